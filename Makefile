@@ -1,0 +1,62 @@
+# Every verb sets up what it needs in .venv, once, and again when pyproject.toml changes. `make` alone lists the verbs.
+
+# python3, or else the newest that TensorFlow is built for. make PYTHON=... chooses another.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
+
+BIN := .venv/bin
+DATA ?= ../shared/data/ml-latest-small
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint train bench clean
+
+help: ## List the verbs
+	@awk -F ': .*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+serve: .venv/.ready-serve ## Serve model_artifacts/din on port 8000; ARGS="--port 9000" adds flags
+	@exec $(BIN)/dinserve serve $(ARGS)
+
+test: .venv/.ready-dev ## Run every test with coverage; ARGS="-m unit --no-cov" chooses
+	$(BIN)/python -m pytest --cov $(ARGS)
+
+lint: .venv/.ready-dev ## Check style, types, Dockerfile and compose file
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+train: .venv/.ready-train ## Train on DATA=folder and write the next version of model_artifacts/din
+	@exec $(BIN)/dinserve train --data $(DATA) --out model_artifacts/din $(ARGS)
+
+bench: .venv/.ready-serve ## Measure throughput and latency
+	@exec $(BIN)/dinserve bench $(ARGS)
+
+clean: ## Remove the environment, caches and build leftovers
+	rm -rf .venv build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find service tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv/.ready-serve: WHAT := .
+.venv/.ready-dev: WHAT := .[dev]
+.venv/.ready-train: WHAT := .[train]
+.venv/.ready-%: .venv/.made pyproject.toml
+	@echo "Installing $* packages into .venv (TensorFlow is large: the first time takes a minute or more)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '$(WHAT)'
+	@touch $@
+
+# Asked every time: the interpreter under an environment can be upgraded away, and a moved or copied checkout would run
+# the code of the old place. An environment that somebody else made here is used as it is.
+USABLE = $(BIN)/pip --version && $(BIN)/python -c '$(SUPPORTED)' && { ! [ -e $@ ] || [ "$$(cat $@)" = '$(CURDIR)' ]; }
+.venv/.made: FORCE
+	@{ $(USABLE); } >/dev/null 2>&1 || { \
+		'$(PYTHON)' -c '$(SUPPORTED)' 2>/dev/null || { \
+			echo "dinserve needs Python 3.11, 3.12 or 3.13: install one, or name it: make PYTHON=/path/to/python"; exit 1; }; \
+		'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { \
+			echo "$(PYTHON) cannot make virtual environments: install its venv package (apt install python3-venv)"; exit 1; }; \
+		echo "Making .venv with $$('$(PYTHON)' --version)"; \
+		rm -rf .venv && '$(PYTHON)' -m venv .venv; }
+	@[ -e $@ ] || echo '$(CURDIR)' > $@
+
+FORCE:
