@@ -1,0 +1,48 @@
+# Three small stages around one large layer, ordered by how often they change: Python packages (TensorFlow is nearly all
+# of the image), then the model, then this package. A code change rebuilds and pushes the last layer only.
+ARG BASE_IMAGE=python:3.12.12-slim-bookworm
+
+# Only the dependency list leaves this stage, so that editing anything else in pyproject.toml reinstalls nothing.
+FROM ${BASE_IMAGE} AS requirements
+COPY pyproject.toml /tmp/
+RUN python -c "import tomllib; \
+print(*tomllib.load(open('/tmp/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /requirements.txt
+
+FROM ${BASE_IMAGE} AS dependencies
+COPY --from=requirements /requirements.txt /tmp/
+# The headers serve only to compile custom operations, libclang only to generate code: nothing imports either.
+RUN python -m venv --without-pip /opt/venv \
+ && python -m pip --python /opt/venv/bin/python install --no-cache-dir --requirement /tmp/requirements.txt \
+ && python -m pip --python /opt/venv/bin/python uninstall --yes libclang \
+ && rm -rf /opt/venv/lib/python3*/site-packages/tensorflow/include
+
+FROM dependencies AS package
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY service service
+# Beside the environment, not into it: the final stage lays these few files over the large layer.
+RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --prefix /opt/dinserve .
+
+FROM ${BASE_IMAGE}
+COPY --from=dependencies /opt/venv /opt/venv
+COPY model_artifacts /models
+COPY --from=package /opt/dinserve /opt/venv
+
+# The modules are compiled already, and nothing else is written: a read-only root is fine.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    DIN_HOST=0.0.0.0 \
+    DIN_PORT=8000 \
+    DIN_MODEL_DIR=/models/din
+LABEL org.opencontainers.image.title="dinserve" \
+      org.opencontainers.image.description="Online CTR scoring with a Deep Interest Network" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+# A number, so that Kubernetes' runAsNonRoot can check it.
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["dinserve", "health"]
+ENTRYPOINT ["dinserve"]
+CMD ["serve"]
