@@ -1,0 +1,24 @@
+"""Gives each test the marker of its folder, so that `-m unit` needs no decorator on any test."""
+
+from pathlib import Path
+
+import pytest
+
+MARKERS = frozenset({"unit", "api", "e2e", "chaos", "browser"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every collected test.
+
+    Raises:
+        UsageError: a test lies in a folder that is no marker.
+    """
+    root = Path(__file__).parent
+    for item in items:
+        if not item.path.is_relative_to(root):
+            continue
+        folders = item.path.relative_to(root).parts[:-1]
+        marker = folders[0] if folders else "unit"
+        if marker not in MARKERS:
+            raise pytest.UsageError(f"{item.path}: {marker} is none of {', '.join(sorted(MARKERS))}")
+        item.add_marker(marker)

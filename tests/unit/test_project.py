@@ -1,0 +1,129 @@
+"""The project's own files: Makefile, containers and folders agree with the package and with each other."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import service
+from service.config import Settings
+
+ROOT = Path(__file__).parents[2]
+VERBS = {"help", "serve", "test", "lint", "train", "bench", "clean"}
+
+
+def read_yaml(path: str) -> Any:
+    """Return what a YAML file of the checkout holds."""
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+def dockerfile() -> dict[str, list[str]]:
+    """Return the arguments of each kind of instruction in the Dockerfile, in order."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            instruction, _, arguments = line.partition(" ")
+            found.setdefault(instruction, []).append(arguments)
+    return found
+
+
+def image_environment() -> dict[str, str]:
+    """Return the variables that the image sets."""
+    return dict(re.findall(r"(\w+)=(\S+)", dockerfile()["ENV"][-1]))
+
+
+def test_make_alone_lists_every_verb() -> None:
+    """Bare make prints each verb with what it does."""
+    output = subprocess.run([shutil.which("make") or "make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {line.split()[1] for line in output.stdout.splitlines()} == VERBS
+
+
+def test_makefile_supports_the_same_pythons_as_the_package() -> None:
+    """The Makefile accepts an interpreter exactly when pip would."""
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    low, high = re.findall(r"\((\d+), (\d+)\)", (ROOT / "Makefile").read_text())
+    assert requires == f">={low[0]}.{low[1]},<{high[0]}.{high[1]}"
+
+
+def test_image_runs_the_command_directly() -> None:
+    """Entry point, command and health check are in exec form, so that signals reach the server."""
+    instructions = dockerfile()
+    health = instructions["HEALTHCHECK"][0].partition(" CMD ")[2]
+    assert json.loads(instructions["ENTRYPOINT"][0]) == ["dinserve"]
+    assert json.loads(instructions["CMD"][0]) == ["serve"]
+    assert json.loads(health) == ["dinserve", "health"]
+
+
+def test_image_user_is_a_number_other_than_root() -> None:
+    """The image runs as a numeric user, which an orchestrator can tell from root."""
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", dockerfile()["USER"][-1])
+
+
+def test_image_environment_holds_only_settings() -> None:
+    """Every DIN_ variable of the image is a setting, and its port is the one exposed."""
+    environment = image_environment()
+    names = {name.removeprefix("DIN_").lower() for name in environment if name.startswith("DIN_")}
+    assert names <= set(Settings.model_fields)
+    assert dockerfile()["EXPOSE"] == [environment["DIN_PORT"]]
+
+
+def test_ignored_files_are_not_copied() -> None:
+    """Whatever the Dockerfile copies from the checkout passes .dockerignore, and the environment does not."""
+    passing = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    sources = [line.split()[:-1] for line in dockerfile()["COPY"] if not line.startswith("--from")]
+    assert {name for names in sources for name in names} == passing
+
+
+def test_compose_agrees_with_the_image() -> None:
+    """The compose file publishes the image's port and mounts the model where the image looks for it."""
+    server = read_yaml("docker-compose.yml")["services"]["dinserve"]
+    environment = image_environment()
+    assert [port.split(":")[-1] for port in server["ports"]] == [environment["DIN_PORT"]]
+    assert server["volumes"] == [f"./{Settings.model_fields['model_dir'].default}:{environment['DIN_MODEL_DIR']}:ro"]
+
+
+def test_compose_waits_longer_than_the_server_drains() -> None:
+    """The kill comes after the server's own grace time is over."""
+    server = read_yaml("docker-compose.yml")["services"]["dinserve"]
+    assert int(server["stop_grace_period"].removesuffix("s")) > Settings.model_fields["grace_s"].default
+
+
+def test_prometheus_scrapes_the_compose_service() -> None:
+    """Prometheus is given its configuration, which targets the service by its compose name and port."""
+    services = read_yaml("docker-compose.yml")["services"]
+    source, target, mode = services["prometheus"]["volumes"][0].split(":")
+    job = read_yaml(source)["scrape_configs"][0]
+    assert (target, mode) == ("/etc/prometheus/prometheus.yml", "ro")
+    assert job["metrics_path"] == "/metrics"
+    assert job["static_configs"] == [{"targets": [f"dinserve:{image_environment()['DIN_PORT']}"]}]
+    assert "dinserve" in services
+
+
+def test_changelog_knows_the_version() -> None:
+    """The changelog has an Unreleased section or names the package's version."""
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] in {"Unreleased", service.__version__}
+
+
+def test_test_carries_the_marker_of_its_folder(request: pytest.FixtureRequest) -> None:
+    """A test under tests/unit is marked unit without saying so."""
+    assert request.node.get_closest_marker("unit")
+
+
+def test_test_in_unknown_folder_is_an_error(tmp_path: Path) -> None:
+    """A folder that is no marker stops the test run, naming file and folder."""
+    (tmp_path / "odd").mkdir()
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "odd" / "test_a.py").write_text("def test_a(): pass\n")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "test_a.py: odd is none of api, browser, chaos, e2e, unit" in done.stdout + done.stderr
