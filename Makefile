@@ -19,7 +19,7 @@ serve: .venv/.ready-serve ## Serve model_artifacts/din on port 8000; ARGS="--por
 	@exec $(BIN)/dinserve serve $(ARGS)
 
 test: .venv/.ready-dev ## Run every test with coverage; ARGS="-m unit --no-cov" chooses
-	$(BIN)/python -m pytest --cov $(ARGS)
+	$(BIN)/python -m pytest --cov=service $(ARGS)
 
 lint: .venv/.ready-dev ## Check style, types, Dockerfile and compose file
 	$(BIN)/ruff check
@@ -52,9 +52,9 @@ USABLE = $(BIN)/pip --version && $(BIN)/python -c '$(SUPPORTED)' && { ! [ -e $@ 
 .venv/.made: FORCE
 	@{ $(USABLE); } >/dev/null 2>&1 || { \
 		'$(PYTHON)' -c '$(SUPPORTED)' 2>/dev/null || { \
-			echo "dinserve needs Python 3.11, 3.12 or 3.13: install one, or name it: make PYTHON=/path/to/python"; exit 1; }; \
+			echo "dinserve needs Python 3.11, 3.12 or 3.13: install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }; \
 		'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { \
-			echo "$(PYTHON) cannot make virtual environments: install its venv package (apt install python3-venv)"; exit 1; }; \
+			echo "$(PYTHON) cannot make virtual environments: install its venv package (apt install python3-venv)" >&2; exit 1; }; \
 		echo "Making .venv with $$('$(PYTHON)' --version)"; \
 		rm -rf .venv && '$(PYTHON)' -m venv .venv; }
 	@[ -e $@ ] || echo '$(CURDIR)' > $@

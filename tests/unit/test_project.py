@@ -42,7 +42,8 @@ def image_environment() -> dict[str, str]:
 
 def test_make_alone_lists_every_verb() -> None:
     """Bare make prints each verb with what it does."""
-    output = subprocess.run([shutil.which("make") or "make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = [shutil.which("make") or "make", "--no-print-directory"]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert {line.split()[1] for line in output.stdout.splitlines()} == VERBS
 
 
