@@ -1,0 +1,265 @@
+"""What travels with an exported model: the manifest, the golden requests, the checksums.
+
+A version is a folder `<model-dir>/<number>/` holding a SavedModel, `manifest.json` and `golden.json`.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.batch import Ids, Sample
+from service.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+GOLDEN = "golden.json"
+TOLERANCE = 1e-5  # float32 through a few hundred sums, whatever order the engine adds in
+
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Column = list[Int64] | list[str]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Feature(_Frozen):
+    """One kind of value (id or tag): how it is hashed and embedded, and how much history of it the model reads."""
+
+    dtype: Literal["int64", "string"]
+    buckets: int = Field(gt=0)
+    dimension: int = Field(gt=0)
+    max_history: int = Field(gt=0)
+
+
+class Features(_Frozen):
+    """The two features of a candidate and of a history."""
+
+    id: Feature
+    tag: Feature
+
+
+class Architecture(_Frozen):
+    """The network's sizes and options; `service.training.din` says what each does."""
+
+    attention_hidden: tuple[int, int] = (32, 16)
+    head_hidden: tuple[int, int] = (16, 8)
+    softmax: bool = True
+    shared_tables: bool = False
+    pooling: Literal["attention", "mean"] = "attention"
+
+
+class RowSignature(_Frozen):
+    """A signature with one row per candidate, and what it calls our six inputs."""
+
+    name: str = "serving_default"
+    output: str = "probability"
+    seq_id: str = "seq_id"
+    seq_tag: str = "seq_tag"
+    seq_id_length: str = "seq_id_length"
+    seq_tag_length: str = "seq_tag_length"
+    target_id: str = "target_id"
+    target_tag: str = "target_tag"
+
+
+class BlockSignature(_Frozen):
+    """A signature that takes each history once and candidates in blocks of `block`."""
+
+    name: str = "score"
+    block: int = Field(gt=0)
+
+
+class Signatures(_Frozen):
+    """The ways in; a SavedModel made elsewhere may have only `row`."""
+
+    row: RowSignature = RowSignature()
+    score: BlockSignature | None = None
+    explain: BlockSignature | None = None
+
+
+class Quality(_Frozen):
+    """How well one scorer ranks and predicts held-out rows."""
+
+    auc: float
+    gauc: float
+    logloss: float
+
+
+class Training(_Frozen):
+    """Where a version comes from."""
+
+    data: str
+    rows: int
+    test_rows: int
+    epochs: int
+    batch_rows: int
+    learning_rate: float
+    seed: int
+
+
+class Manifest(_Frozen):
+    """The JSON contract that travels with a version."""
+
+    format: Literal[1] = 1
+    name: str = "din"
+    version: str
+    created: str  # ISO 8601, UTC
+    features: Features
+    architecture: Architecture | None = None  # None: a graph made elsewhere
+    signatures: Signatures = Signatures()
+    training: Training | None = None
+    metrics: dict[str, Quality] = {}
+    files: dict[str, str] = {}  # relative path: sha256, of every file but the manifest itself
+
+
+class History(_Frozen):
+    """Golden form of a history."""
+
+    ids: Column
+    tags: Column
+
+
+class Candidates(_Frozen):
+    """Golden form of the candidates."""
+
+    ids: Column
+    tags: Column
+
+
+class GoldenRequest(_Frozen):
+    """A request with its known answer."""
+
+    name: str
+    history: History
+    candidates: Candidates
+    probabilities: list[float]
+
+
+class Golden(_Frozen):
+    """The golden requests of a version."""
+
+    requests: list[GoldenRequest]
+
+
+def to_array(values: list[int] | list[str], dtype: str) -> Ids:
+    """Make a column of the wire into an engine's array: int64, or UTF-8 bytes as objects.
+
+    Raises:
+        OverflowError: a value does not fit int64.
+    """
+    if dtype == "int64":
+        return np.array(values, np.int64)
+    return np.array([str(value).encode() for value in values], object)
+
+
+def to_sample(manifest: Manifest, history: tuple[Column, Column], candidates: tuple[Column, Column]) -> Sample:
+    """Make (ids, tags) columns into a `Sample`, keeping the newest `max_history` of each sequence.
+
+    Raises:
+        OverflowError: a value does not fit int64.
+    """
+    features = manifest.features
+    return Sample(
+        to_array(history[0][-features.id.max_history :], features.id.dtype),
+        to_array(history[1][-features.tag.max_history :], features.tag.dtype),
+        to_array(candidates[0], features.id.dtype),
+        to_array(candidates[1], features.tag.dtype),
+    )
+
+
+def golden_sample(manifest: Manifest, request: GoldenRequest) -> Sample:
+    """Make a golden request into a `Sample`."""
+    history, candidates = request.history, request.candidates
+    return to_sample(manifest, (history.ids, history.tags), (candidates.ids, candidates.tags))
+
+
+def versions(model_dir: Path) -> list[Path]:
+    """The numbered folders of a model folder, lowest first; anything else in it is ignored."""
+    if not model_dir.is_dir():
+        return []
+    numbered = [path for path in model_dir.iterdir() if re.fullmatch(r"[1-9]\d{0,17}", path.name) and path.is_dir()]
+    return sorted(numbered, key=lambda path: int(path.name))
+
+
+def read_manifest(version: Path) -> Manifest:
+    """Read a version's manifest.
+
+    Raises:
+        ArtifactError: it is missing, is not what a manifest is, or names another version than its folder.
+    """
+    manifest = _read(version / MANIFEST, Manifest)
+    if manifest.version != version.name:
+        raise ArtifactError(f"{version / MANIFEST}: says version {manifest.version}, the folder is {version.name}")
+    return manifest
+
+
+def read_golden(version: Path) -> Golden:
+    """Read a version's golden requests.
+
+    Raises:
+        ArtifactError: they are missing, malformed or none.
+    """
+    golden = _read(version / GOLDEN, Golden)
+    if not golden.requests:
+        raise ArtifactError(f"{version / GOLDEN}: holds no request")
+    return golden
+
+
+def write_manifest(version: Path, manifest: Manifest) -> None:
+    """Write the manifest with the checksum of every file now in the folder."""
+    sealed = manifest.model_copy(update={"files": checksums(version)})
+    (version / MANIFEST).write_text(sealed.model_dump_json(indent=1) + "\n")
+
+
+def write_golden(version: Path, golden: Golden) -> None:
+    """Write the golden requests, a line each."""
+    lines = ",\n".join(request.model_dump_json() for request in golden.requests)
+    (version / GOLDEN).write_text(f'{{"requests": [\n{lines}\n]}}\n')
+
+
+def checksums(version: Path) -> dict[str, str]:
+    """sha256 of every file of a version but the manifest, by relative path."""
+    found = sorted(path for path in version.rglob("*") if path.is_file())
+    names = {path.relative_to(version).as_posix(): path for path in found}
+    return {name: _sha256(path) for name, path in names.items() if name != MANIFEST}
+
+
+def check_files(version: Path, manifest: Manifest) -> None:
+    """Compare the folder's files with the manifest's checksums.
+
+    Raises:
+        ArtifactError: a file is missing, unlisted or altered.
+    """
+    try:
+        actual = checksums(version)
+    except OSError as error:
+        raise ArtifactError(f"{version}: cannot be read: {error.strerror}") from error
+    for name in sorted(manifest.files.keys() | actual.keys()):
+        if name not in actual:
+            raise ArtifactError(f"{version / name}: missing, the manifest lists it")
+        if name not in manifest.files:
+            raise ArtifactError(f"{version / name}: not listed in the manifest")
+        if actual[name] != manifest.files[name]:
+            raise ArtifactError(f"{version / name}: sha256 is not the manifest's")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def _read(path: Path, model: type[_Model]) -> _Model:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ArtifactError(f"{path}: {place or 'file'}: {first['msg']}") from error

@@ -1,0 +1,268 @@
+"""A queue bounded in rows in front of a few executor threads, which run what waits together.
+
+Generic: it knows jobs with a number of rows, a deadline and a key, and a function that runs several payloads of one key.
+All state is in `_waiting` and `_running`, changed on the event loop only. Nothing polls: a job entering, a batch ending and
+a timer each call `_pump`, which asks the pure function `decide` what to do and does it.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+from service.errors import DeadlineExceeded, Internal, NotReady, Overloaded
+
+Key = TypeVar("Key")
+Payload = TypeVar("Payload")
+Answer = TypeVar("Answer")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How much waits, and what leaves together."""
+
+    max_batch_rows: int
+    max_queue_rows: int
+    max_delay_s: float = 0.0  # how long a job waits for company while an executor is idle
+
+
+@dataclass(slots=True, eq=False)
+class Job(Generic[Key, Payload, Answer]):
+    """One payload on its way through; `future` carries its answer and when its batch was released."""
+
+    key: Key
+    payload: Payload
+    rows: int
+    deadline: float  # monotonic seconds
+    entered: float  # monotonic seconds
+    future: asyncio.Future[tuple[Answer, float]]
+    waiting: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Decision(Generic[Key, Payload, Answer]):
+    """What to do now: drop the first `taken` waiting jobs, of which `expired` get an error and `batch` runs."""
+
+    taken: int
+    expired: list[Job[Key, Payload, Answer]]
+    batch: list[Job[Key, Payload, Answer]]
+    wake_at: float | None  # ask again then; None: when something happens
+
+
+def decide(
+    waiting: Iterable[Job[Key, Payload, Answer]], now: float, policy: Policy
+) -> Decision[Key, Payload, Answer]:
+    """Choose what an idle executor runs next: the oldest jobs of one key that fit a batch, in order of arrival.
+
+    Jobs whose future is done (cancelled) or whose deadline has passed are never run. A batch that could still grow is
+    held until its oldest job has waited `max_delay_s`.
+    """
+    expired: list[Job[Key, Payload, Answer]] = []
+    batch: list[Job[Key, Payload, Answer]] = []
+    rows, taken, full = 0, 0, False
+    for job in waiting:
+        if not job.future.done() and job.deadline > now:
+            full = bool(batch) and (job.key != batch[0].key or rows + job.rows > policy.max_batch_rows)
+            if full:
+                break
+            batch.append(job)
+            rows += job.rows
+        elif not job.future.done():
+            expired.append(job)
+        taken += 1
+    if batch and not full and now < (wake_at := batch[0].entered + policy.max_delay_s):
+        return Decision(0, expired, [], wake_at)
+    return Decision(taken, expired, batch, None)
+
+
+@dataclass(slots=True, eq=False)
+class _Run(Generic[Key, Payload, Answer]):
+    """A batch with an executor."""
+
+    jobs: list[Job[Key, Payload, Answer]]
+    released: float
+    answers: Sequence[Answer] = field(default_factory=list)
+    error: BaseException | None = None
+
+
+class Batcher(Generic[Key, Payload, Answer]):
+    """Runs jobs on `executors` threads, together where they meet in the queue.
+
+    Args:
+        run: called in an executor thread with a key and payloads, returns an answer for each, in order.
+        policy: bounds of queue and batch.
+        executors: how many batches run at once.
+    """
+
+    def __init__(
+        self, run: Callable[[Key, list[Payload]], Sequence[Answer]], policy: Policy, executors: int
+    ) -> None:
+        self._call = run
+        self._policy = policy
+        self._executors = executors
+        self._waiting: deque[Job[Key, Payload, Answer]] = deque()
+        self._running: list[_Run[Key, Payload, Answer]] = []
+        self._rows = 0  # of waiting jobs not withdrawn
+        self._inbox: SimpleQueue[_Run[Key, Payload, Answer] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Event | None = None
+        self._open = False
+
+    async def start(self) -> None:
+        """Start the executor threads and admit jobs."""
+        self._loop = asyncio.get_running_loop()
+        self._idle = asyncio.Event()
+        self._threads = [
+            threading.Thread(target=self._execute, name=f"executor-{i}", daemon=True) for i in range(self._executors)
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._open = True
+
+    async def stop(self, grace_s: float) -> int:
+        """Refuse new jobs, finish what is here within `grace_s`, fail the rest; returns how many were cut."""
+        self._open = False
+        if self._idle is not None and (self._waiting or self._running):
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), grace_s)
+            except TimeoutError:
+                pass
+        cut = self._cut()
+        for _ in self._threads:
+            self._inbox.put(None)
+        return cut
+
+    def admit(self, rows: int) -> None:
+        """Check that jobs of `rows` rows in all may enter now.
+
+        Raises:
+            NotReady: stopping, or not started.
+            Overloaded: the queue would hold more than `max_queue_rows`.
+        """
+        if not self._open:
+            raise NotReady("the server is shutting down")
+        if self._rows + rows > self._policy.max_queue_rows:
+            raise Overloaded("too many candidates are waiting")
+
+    def submit(self, key: Key, payload: Payload, rows: int, deadline: float) -> Job[Key, Payload, Answer]:
+        """Enter an admitted job; its future ends with (answer, when its batch was released) or one of our errors."""
+        assert self._loop is not None
+        job = Job(key, payload, rows, deadline, time.monotonic(), self._loop.create_future())
+        self._waiting.append(job)
+        self._rows += rows
+        self._pump()
+        return job
+
+    def withdraw(self, job: Job[Key, Payload, Answer]) -> None:
+        """Give up on a job: it is not run if it has not started. Does nothing to a finished one."""
+        if job.waiting:
+            self._leave(job)
+        if not job.future.cancel() and not job.future.cancelled():
+            job.future.exception()  # retrieved, so that the loop does not report it as lost
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows in the queue."""
+        return self._rows
+
+    @property
+    def running(self) -> int:
+        """Batches with an executor."""
+        return len(self._running)
+
+    def stalled(self, limit_s: float) -> bool:
+        """Whether an executor is gone, or has been with one batch for longer than `limit_s`."""
+        gone = self._open and not all(thread.is_alive() for thread in self._threads)
+        now = time.monotonic()
+        return gone or any(now - run.released > limit_s for run in self._running)
+
+    def __repr__(self) -> str:
+        state = "open" if self._open else "closed"
+        return (
+            f"<Batcher {state}: {len(self._waiting)} waiting ({self._rows} rows), "
+            f"{len(self._running)} of {self._executors} executors running>"
+        )
+
+    def _pump(self) -> None:
+        """Hand batches to idle executors until there is none idle or nothing to run."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting and len(self._running) < self._executors:
+            now = time.monotonic()
+            decision = decide(self._waiting, now, self._policy)
+            for job in decision.expired:
+                self._fail(job, DeadlineExceeded("the deadline passed before the request was run"))
+            for _ in range(decision.taken):
+                self._leave(self._waiting.popleft())
+            if decision.batch:
+                run = _Run(decision.batch, now)
+                self._running.append(run)
+                self._inbox.put(run)
+            if decision.wake_at is not None:
+                assert self._loop is not None
+                self._timer = self._loop.call_later(decision.wake_at - now, self._pump)
+                return
+        if self._idle is not None and not self._waiting and not self._running:
+            self._idle.set()
+
+    def _leave(self, job: Job[Key, Payload, Answer]) -> None:
+        if job.waiting:
+            job.waiting = False
+            self._rows -= job.rows
+
+    def _fail(self, job: Job[Key, Payload, Answer], error: Exception) -> None:
+        if not job.future.done():
+            job.future.set_exception(error)
+
+    def _cut(self) -> int:
+        """Fail whatever is unfinished; returns how many jobs that were."""
+        jobs = [*self._waiting, *(job for run in self._running for job in run.jobs)]
+        left = [job for job in jobs if not job.future.done()]
+        for job in left:
+            self._leave(job)
+            self._fail(job, NotReady("the server shut down before the request was done"))
+        self._waiting.clear()
+        return len(left)
+
+    def _execute(self) -> None:
+        """An executor thread: run batches until told to end."""
+        while (run := self._inbox.get()) is not None:
+            try:
+                run.answers = self._call(run.jobs[0].key, [job.payload for job in run.jobs])
+                if len(run.answers) != len(run.jobs):
+                    raise ValueError(f"{len(run.answers)} answers for {len(run.jobs)} payloads")  # noqa: TRY301
+            except BaseException as error:  # noqa: BLE001  a border: a thread that dies would strand its batch
+                run.error = error
+            self._report(run)
+
+    def _report(self, run: _Run[Key, Payload, Answer]) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._finish, run)
+        except RuntimeError:  # the loop has closed: nobody is left to tell
+            logger.warning("a batch of %d ended after the event loop", len(run.jobs))
+
+    def _finish(self, run: _Run[Key, Payload, Answer]) -> None:
+        """Back on the loop: answer the members of a batch, then see what is next."""
+        self._running.remove(run)
+        if run.error is not None:
+            logger.error("a batch of %d failed", len(run.jobs), exc_info=run.error)
+        for i, job in enumerate(run.jobs):
+            if run.error is not None:
+                self._fail(job, Internal("the model failed on this batch"))
+            elif not job.future.done():
+                job.future.set_result((run.answers[i], run.released))
+        self._pump()
+
+

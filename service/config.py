@@ -1,0 +1,93 @@
+"""Settings: defaults, environment (`DIN_...`), flags, and the checks that only make sense across them.
+
+One class is the single source: the environment names, the flags of `dinserve serve`, the README table and the start-up
+print-out all come from its fields.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import SettingsError
+
+
+def usable_cpus() -> int:
+    """CPUs this process may use: its affinity, further limited by a cgroup v2 quota (rounded up)."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cpus
+    return cpus if quota == "max" else max(1, min(cpus, -(-int(quota) // int(period))))
+
+
+class Settings(BaseSettings):
+    """What a server is told once, at start-up."""
+
+    model_config = SettingsConfigDict(env_prefix="DIN_", frozen=True, extra="forbid", protected_namespaces=())
+
+    model_dir: Path = Field(Path("model_artifacts/din"), description="folder of numbered versions; the highest is served")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose")
+    max_candidates: int = Field(2000, ge=1, description="most candidates in a request")
+    max_history: int = Field(
+        2000, ge=0, description="most ids, and most tags, in a request's history; the model keeps its newest"
+    )
+    max_body_bytes: int = Field(1 << 20, ge=1, description="longest body accepted, in bytes")
+    max_batch_rows: int = Field(1024, ge=1, description="most candidates the engine runs at once")
+    max_queue_rows: int = Field(16384, ge=1, description="most candidates waiting; beyond, requests are refused")
+    max_delay_ms: float = Field(
+        0.0, ge=0, le=1000, description="longest a request waits for company while an executor is idle, in ms"
+    )
+    deadline_ms: float = Field(
+        1000.0, gt=0, description="a request's time when it brings no X-Deadline-Ms header, in ms"
+    )
+    executors: int = Field(
+        default_factory=usable_cpus, ge=1, description="threads that run batches; default: the CPUs this process may use"
+    )
+    intra_op_threads: int = Field(1, ge=1, description="TensorFlow threads inside one operation")
+    inter_op_threads: int = Field(1, ge=1, description="TensorFlow threads across operations of one batch")
+    keep_alive_s: int = Field(75, ge=1, description="how long an idle connection stays open, in seconds")
+    grace_s: int = Field(10, ge=0, description="longest wait for requests in flight at shutdown, in seconds")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
+    access_log: bool = Field(default=False, description="log a line a request")
+
+    def describe(self) -> str:
+        """One `name = value` line a setting, in the order of the class."""
+        return "\n".join(f"{name} = {value}" for name, value in self)
+
+
+def load_settings(flags: dict[str, Any] | None = None) -> Settings:
+    """Read settings: flags win over the environment, the environment over defaults.
+
+    Raises:
+        SettingsError: a value is refused, an environment variable starts with DIN_ but is no setting, or two settings
+            contradict each other; the message names them.
+    """
+    known = {f"DIN_{name.upper()}" for name in Settings.model_fields}
+    for name in os.environ:
+        if name.upper().startswith("DIN_") and name.upper() not in known:
+            raise SettingsError(f"{name}: no such setting")
+    try:
+        settings = Settings(**(flags or {}))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        raise SettingsError(f"DIN_{name.upper()} = {first['input']!r}: {first['msg']}") from error
+    _cross_check(settings)
+    return settings
+
+
+def _cross_check(settings: Settings) -> None:
+    if settings.max_queue_rows < settings.max_candidates:
+        raise SettingsError(
+            f"DIN_MAX_QUEUE_ROWS = {settings.max_queue_rows}: below DIN_MAX_CANDIDATES = {settings.max_candidates}, "
+            "the largest request could never be queued"
+        )
+    if settings.max_delay_ms >= settings.deadline_ms:
+        raise SettingsError(
+            f"DIN_MAX_DELAY_MS = {settings.max_delay_ms}: not below DIN_DEADLINE_MS = {settings.deadline_ms}"
+        )

@@ -1,0 +1,212 @@
+"""The TensorFlow engine: a version's SavedModel, called by signature.
+
+A session is used rather than `tf.saved_model.load`: a call costs 0.1 ms less (measured at 10 candidates, 0.25 against
+0.35 ms), thread counts belong to the version instead of the process, and closing it gives the memory back.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import: its banner is not for our log
+
+import numpy as np
+import tensorflow as tf
+
+from service.artifact import Manifest
+from service.batch import Batch, Floats, Ids, Sample, pack
+from service.engine import Engine
+from service.errors import ArtifactError
+
+v1 = tf.compat.v1
+
+BLOCK_INPUTS = (
+    "seq_id",
+    "seq_tag",
+    "seq_id_length",
+    "seq_tag_length",
+    "target_id",
+    "target_tag",
+    "block_request",
+)
+ROW_INPUTS = BLOCK_INPUTS[:-1]
+
+
+def load(version: Path, manifest: Manifest, *, intra_op_threads: int = 1, inter_op_threads: int = 1) -> Engine:
+    """Load a version with the best signature it has.
+
+    Raises:
+        ArtifactError: not a SavedModel, or without the signatures, inputs or outputs its manifest names.
+    """
+    model = SavedModel(version, intra_op_threads, inter_op_threads)
+    try:
+        return BlockEngine(model, manifest) if manifest.signatures.score else RowEngine(model, manifest)
+    except Exception:
+        model.close()
+        raise
+
+
+class SavedModel:
+    """A session over a SavedModel; `signature` gives plain callables from arrays to arrays."""
+
+    def __init__(self, folder: Path, intra_op_threads: int = 1, inter_op_threads: int = 1) -> None:
+        self.folder = folder
+        graph = tf.Graph()
+        config = v1.ConfigProto(
+            intra_op_parallelism_threads=intra_op_threads,
+            # One thread across operations means the calling thread itself: no hand-over, 0.02 ms less a call.
+            inter_op_parallelism_threads=-1 if inter_op_threads == 1 else inter_op_threads,
+            use_per_session_threads=True,
+        )
+        with graph.as_default():
+            self._session = v1.Session(graph=graph, config=config)
+            try:
+                self._signatures = _quietly(v1.saved_model.load, self._session, ["serve"], str(folder)).signature_def
+            except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+                self._session.close()
+                raise ArtifactError(f"{folder}: not a SavedModel that loads: {_first_line(error)}") from error
+
+    def signature(self, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> Callable[..., list[Any]]:
+        """A callable taking arrays in the order of `inputs`, answering arrays in the order of `outputs`.
+
+        Raises:
+            ArtifactError: the SavedModel has no such signature, input or output.
+        """
+        if name not in self._signatures:
+            raise ArtifactError(f"{self.folder}: no signature {name}; it has {', '.join(sorted(self._signatures))}")
+        found = self._signatures[name]
+        for kind, wanted, given in (("input", inputs, found.inputs), ("output", outputs, found.outputs)):
+            if missing := sorted(set(wanted) - set(given)):
+                raise ArtifactError(f"{self.folder}: signature {name} has no {kind} {', '.join(missing)}")
+        call: Callable[..., list[Any]] = self._session.make_callable(
+            [found.outputs[each].name for each in outputs], feed_list=[found.inputs[each].name for each in inputs]
+        )
+        return call
+
+    def close(self) -> None:
+        """Free the session's variables and threads."""
+        self._session.close()
+
+
+class BlockEngine:
+    """Calls the `score` signature: each history once, candidates in blocks."""
+
+    name = "tensorflow"
+
+    def __init__(self, model: SavedModel, manifest: Manifest) -> None:
+        signatures, self.manifest, self._model = manifest.signatures, manifest, model
+        assert signatures.score is not None
+        self._block = signatures.score.block
+        self._score = model.signature(signatures.score.name, BLOCK_INPUTS, ("probability",))
+        self._explain = None
+        if signatures.explain:
+            outputs = ("probability", "attention_id", "attention_tag")
+            self._explain = model.signature(signatures.explain.name, BLOCK_INPUTS, outputs)
+
+    @property
+    def explains(self) -> bool:
+        """Whether the version came with an `explain` signature."""
+        return self._explain is not None
+
+    def pack(self, samples: Sequence[Sample]) -> Batch:
+        """Blocks of the width the signature was exported with."""
+        return pack(samples, self._block)
+
+    def run(self, batch: Batch) -> Floats:
+        """Probabilities (K, B)."""
+        probability: Floats = self._score(*_arrays(batch))[0]
+        return probability
+
+    def explain(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
+        """Probabilities (K, B), attention (K, B, T) and (K, B, U)."""
+        assert self._explain is not None
+        probability, ids, tags = self._explain(*_arrays(batch))
+        return probability, ids, tags
+
+    def warm(self) -> None:
+        """Run the signature once: a version exported here compiles one shape whatever it is sent."""
+        batch = self.pack([_any_sample(self.manifest, 1)])
+        self.run(batch)
+        if self.explains:
+            self.explain(batch)
+
+    def close(self) -> None:
+        """Free the SavedModel."""
+        self._model.close()
+
+
+class RowEngine:
+    """Calls a row-per-candidate signature, the history repeated for each: what a SavedModel made elsewhere has."""
+
+    name = "tensorflow-rows"
+    explains = False
+
+    def __init__(self, model: SavedModel, manifest: Manifest) -> None:
+        row, self.manifest, self._model = manifest.signatures.row, manifest, model
+        inputs = [getattr(row, name) for name in ROW_INPUTS]
+        self._rows = model.signature(row.name, inputs, (row.output,))
+
+    def pack(self, samples: Sequence[Sample]) -> Batch:
+        """Blocks of one candidate."""
+        return pack(samples, 1)
+
+    def run(self, batch: Batch) -> Floats:
+        """Probabilities (K, 1)."""
+        of = batch.block_request
+        probability = self._rows(
+            batch.seq_id[of],  # (R, T) -> (K, T)
+            batch.seq_tag[of],
+            batch.seq_id_length[of],
+            batch.seq_tag_length[of],
+            batch.target_id[:, 0],  # (K, 1) -> (K,)
+            batch.target_tag[:, 0],
+        )[0]
+        return np.asarray(probability, np.float32).reshape(batch.target_id.shape)
+
+    def explain(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
+        """Never called: `explains` is False."""
+        raise TypeError("a row-per-candidate signature has no attention to show")
+
+    def warm(self) -> None:
+        """Run the signature once."""
+        self.run(self.pack([_any_sample(self.manifest, 1)]))
+
+    def close(self) -> None:
+        """Free the SavedModel."""
+        self._model.close()
+
+
+def _arrays(batch: Batch) -> tuple[Ids, ...]:
+    return (
+        batch.seq_id,
+        batch.seq_tag,
+        batch.seq_id_length,
+        batch.seq_tag_length,
+        batch.target_id,
+        batch.target_tag,
+        batch.block_request,
+    )
+
+
+def _any_sample(manifest: Manifest, rows: int) -> Sample:
+    def column(dtype: str) -> Ids:
+        return np.zeros(rows, np.int64) if dtype == "int64" else np.full(rows, b"", object)
+
+    ids, tags = column(manifest.features.id.dtype), column(manifest.features.tag.dtype)
+    return Sample(ids, tags, ids, tags)
+
+
+def _quietly(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call without TensorFlow's warning that v1 loading is deprecated in favour of the eager one."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        return call(*arguments)
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,118 @@
+"""Versions on disk: find, verify, load, prove against golden answers, warm; then serve by one reference."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from service import artifact
+from service.artifact import Manifest
+from service.batch import split
+from service.engine import Engine
+from service.errors import ArtifactError
+
+Loader: TypeAlias = Callable[[Path, Manifest], Engine]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """A version that may answer requests."""
+
+    manifest: Manifest
+    engine: Engine
+    loaded_at: float  # wall clock, seconds
+    load_s: float  # reading, proving and warming took this long
+
+    @property
+    def version(self) -> str:
+        """The number of its folder."""
+        return self.manifest.version
+
+
+def open_version(folder: Path, loader: Loader) -> Served:
+    """Verify, load, warm and prove one version.
+
+    Raises:
+        ArtifactError: whatever is wrong with it, in one sentence.
+    """
+    started = time.monotonic()
+    manifest = artifact.read_manifest(folder)
+    artifact.check_files(folder, manifest)
+    engine = loader(folder, manifest)
+    try:
+        engine.warm()
+        if artifact.GOLDEN in manifest.files:
+            check_golden(folder, manifest, engine)
+    except ArtifactError:
+        engine.close()
+        raise
+    except Exception as error:
+        engine.close()
+        raise ArtifactError(f"{folder}: does not run: {error}") from error
+    return Served(manifest, engine, time.time(), time.monotonic() - started)
+
+
+def check_golden(folder: Path, manifest: Manifest, engine: Engine) -> float:
+    """Compare an engine with the golden answers, one request a batch; returns the largest difference.
+
+    Raises:
+        ArtifactError: an answer differs by more than `artifact.TOLERANCE`, or is not a probability.
+    """
+    worst = 0.0
+    for request in artifact.read_golden(folder).requests:
+        batch = engine.pack([artifact.golden_sample(manifest, request)])
+        answer = split(batch, engine.run(batch))[0]
+        expected = np.array(request.probabilities)
+        if answer.shape != expected.shape:
+            raise ArtifactError(f"{folder}: golden request {request.name!r}: {answer.size} answers, not {expected.size}")
+        difference = float(np.abs(answer - expected).max())
+        if not difference <= artifact.TOLERANCE:  # NaN fails too
+            raise ArtifactError(f"{folder}: golden request {request.name!r}: off by {difference:.2g}")
+        worst = max(worst, difference)
+    return worst
+
+
+class Registry:
+    """Knows which version serves now, and why there is none."""
+
+    def __init__(self, model_dir: Path, loader: Loader) -> None:
+        self._model_dir = model_dir
+        self._loader = loader
+        self.current: Served | None = None
+        self.problem: str | None = "loading"
+
+    async def start(self) -> None:
+        """Load the newest version; returns when `current` is set, or `problem` says why it is not."""
+        try:
+            served = await asyncio.to_thread(self._open_newest)
+        except ArtifactError as error:
+            self.problem = str(error)
+            logger.error("no version to serve: %s", error)  # noqa: TRY400  the message is the whole story
+            return
+        self.current, self.problem = served, None
+        logger.info(
+            "serving %s version %s with %s after %.1f s",
+            served.manifest.name,
+            served.version,
+            served.engine.name,
+            served.load_s,
+        )
+
+    async def stop(self) -> None:
+        """Serve nothing any more and free the version; no batch may be running."""
+        served, self.current, self.problem = self.current, None, "stopped"
+        if served is not None:
+            served.engine.close()
+
+    def _open_newest(self) -> Served:
+        found = artifact.versions(self._model_dir)
+        if not found:
+            raise ArtifactError(f"{self._model_dir}: holds no version (a folder named by a number)")
+        return open_version(found[-1], self._loader)

@@ -1,0 +1,152 @@
+"""The use case: a sample in, probabilities and the version and times behind them out."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from service.batch import Batch, Floats, Sample, split
+from service.batcher import Batcher, Policy
+from service.errors import DeadlineExceeded, InvalidRequest
+from service.registry import Registry, Served
+
+STALLED_S = 30.0  # no batch takes this long; a process whose executor hangs should be replaced
+
+Key: TypeAlias = tuple[Served, bool]  # only requests for one version, explained or not, share a batch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """The answer to one request."""
+
+    probabilities: Floats  # (C,) in candidate order
+    attention: tuple[Floats, Floats] | None  # with explain: weights (C, T) of ids and (C, U) of tags
+    model: str
+    version: str
+    queue_s: float  # admitted until its batch was released
+    pack_s: float  # laying out its batch
+    infer_s: float  # the engine's run of its batch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What one sample of a batch gets back from its executor."""
+
+    probabilities: Floats  # (C,)
+    attention: tuple[Floats, Floats] | None
+    pack_s: float
+    infer_s: float
+
+
+Observe: TypeAlias = Callable[[Batch], None]
+
+
+class Scorer:
+    """Scores samples on the registry's current version through a batcher.
+
+    Args:
+        registry: says which version is current; a request stays with the version it met on arrival.
+        policy: bounds of queue and batch.
+        executors: batches run at once.
+        observe: called with every batch run, in its executor thread.
+    """
+
+    def __init__(self, registry: Registry, policy: Policy, executors: int, observe: Observe) -> None:
+        self._registry = registry
+        self._policy = policy
+        self._observe = observe
+        self._batcher: Batcher[Key, Sample, Part] = Batcher(self._run, policy, executors)
+
+    async def start(self) -> None:
+        """Start the executors."""
+        await self._batcher.start()
+
+    async def stop(self, grace_s: float) -> int:
+        """Refuse new samples, finish those here within `grace_s` seconds; returns how many were cut."""
+        return await self._batcher.stop(grace_s)
+
+    @property
+    def alive(self) -> bool:
+        """Whether every executor is there and none has been with one batch for longer than `STALLED_S`."""
+        return not self._batcher.stalled(STALLED_S)
+
+    @property
+    def state(self) -> str:
+        """Queue and executors in one line."""
+        return repr(self._batcher)
+
+    async def score(self, served: Served, sample: Sample, deadline: float, *, explain: bool = False) -> Scored:
+        """Score one sample with `served` before `deadline` (`time.monotonic()` clock, seconds).
+
+        Raises:
+            NotReady: shutting down.
+            Overloaded: the queue is full.
+            DeadlineExceeded: the deadline passed; what had not started is not run.
+            InvalidRequest: `explain` asked of a version that cannot.
+            Internal: the engine failed.
+        """
+        if explain and not served.engine.explains:
+            raise InvalidRequest("this model has no explain signature", "explain")
+        self._batcher.admit(sample.rows)
+        entered = time.monotonic()
+        jobs = [
+            self._batcher.submit((served, explain), part, part.rows, deadline)
+            for part in sample.parts(self._policy.max_batch_rows)
+        ]
+        try:
+            async with asyncio.timeout(deadline - entered):
+                answers = [await job.future for job in jobs]
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the answer was ready") from None
+        finally:
+            for job in jobs:
+                self._batcher.withdraw(job)
+        return _join(served, answers, entered)
+
+    def _run(self, key: Key, samples: list[Sample]) -> Sequence[Part]:
+        """In an executor thread: pack, infer, split."""
+        (served, explain), engine = key, key[0].engine
+        started = time.perf_counter()
+        batch = engine.pack(samples)
+        packed = time.perf_counter()
+        blocked = engine.explain(batch) if explain else (engine.run(batch),)
+        done = time.perf_counter()
+        parts = [split(batch, each) for each in blocked]
+        if not all(np.isfinite(each).all() for each in parts[0]):
+            raise ValueError(f"version {served.version} answered with NaN or infinity")
+        self._observe(batch)
+        times = packed - started, done - packed
+        return [
+            Part(parts[0][i], _attention(sample, parts, i) if explain else None, *times)
+            for i, sample in enumerate(samples)
+        ]
+
+
+def _attention(sample: Sample, parts: list[list[Floats]], i: int) -> tuple[Floats, Floats]:
+    """One sample's attention weights without the padding of its batch."""
+    return parts[1][i][:, : len(sample.seq_id)], parts[2][i][:, : len(sample.seq_tag)]
+
+
+def _join(served: Served, answers: list[tuple[Part, float]], entered: float) -> Scored:
+    """Put the parts of a request together again, in order; its stages took as long as the longest part's."""
+    parts = [part for part, _ in answers]
+    probabilities, attention = parts[0].probabilities, parts[0].attention
+    if len(parts) > 1:
+        probabilities = np.concatenate([part.probabilities for part in parts])
+        if attention is not None:
+            pairs = [part.attention for part in parts if part.attention is not None]
+            attention = np.concatenate([ids for ids, _ in pairs]), np.concatenate([tags for _, tags in pairs])
+    return Scored(
+        probabilities,
+        attention,
+        served.manifest.name,
+        served.version,
+        max(released for _, released in answers) - entered,
+        max(part.pack_s for part in parts),
+        max(part.infer_s for part in parts),
+    )
+
+

@@ -1,0 +1,196 @@
+"""Write a trained network as a version: SavedModel with three signatures, golden requests, manifest."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from service import artifact
+from service.artifact import BlockSignature, Candidates, Feature, Golden, GoldenRequest, History, Manifest, Signatures
+from service.batch import Ids
+from service.training.din import Din, Rows, Tensor, to_bucket
+from service.training.folded import BLOCK, Blocks, Folded
+
+Known = tuple[Ids, Ids]  # ids the model was trained on and the tag of each
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the manifest says of where a version comes from."""
+
+    training: artifact.Training | None = None
+    metrics: dict[str, artifact.Quality] | None = None
+
+
+def export(din: Din, out: Path, known: Known, origin: Origin) -> Path:
+    """Write `din` as the next version under `out` and return its folder.
+
+    The version appears whole or not at all: it is written beside its place and renamed into it.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
+    try:
+        numbered = artifact.versions(out)
+        number = int(numbered[-1].name) + 1 if numbered else 1
+        written = scratch / str(number)
+        serving = Serving(din)
+        serving.save(written)
+        manifest = _manifest(din, str(number), origin)
+        artifact.write_golden(written, golden(serving, manifest, known))
+        artifact.write_manifest(written, manifest)
+        for path in (written, *written.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        return written.rename(out / str(number))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class Serving(tf.Module):
+    """A trained network with the three signatures of a version."""
+
+    def __init__(self, din: Din) -> None:
+        super().__init__("serving")
+        self.din = din
+        self._folded = Folded(din)
+        ids, tags = (_dtype(feature) for feature in (din.features.id, din.features.tag))
+        pad, one, block = (None, None), (None,), (None, BLOCK)
+        histories = {
+            "seq_id": tf.TensorSpec(pad, ids, "seq_id"),
+            "seq_tag": tf.TensorSpec(pad, tags, "seq_tag"),
+            "seq_id_length": tf.TensorSpec(one, tf.int32, "seq_id_length"),
+            "seq_tag_length": tf.TensorSpec(one, tf.int32, "seq_tag_length"),
+        }
+        targets = {
+            shape: {"target_id": tf.TensorSpec(shape, ids, "target_id"), "target_tag": tf.TensorSpec(shape, tags, "target_tag")}
+            for shape in (one, block)
+        }
+        blocks = {**histories, **targets[block], "block_request": tf.TensorSpec(one, tf.int32, "block_request")}
+        self.functions = {
+            "serving_default": tf.function(self._rows).get_concrete_function(**histories, **targets[one]),
+            "score": tf.function(self._score).get_concrete_function(**blocks),
+            "explain": tf.function(self._explain).get_concrete_function(**blocks),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write the SavedModel."""
+        tf.saved_model.save(self, str(folder), signatures=self.functions)
+
+    def predict(self, sample: artifact.Sample) -> list[float]:
+        """The reference answer to one sample, through `serving_default`: probabilities (C,)."""
+        count = sample.rows
+        answer = self.functions["serving_default"](
+            seq_id=_tile(sample.seq_id, count),
+            seq_tag=_tile(sample.seq_tag, count),
+            seq_id_length=tf.fill([count], len(sample.seq_id)),
+            seq_tag_length=tf.fill([count], len(sample.seq_tag)),
+            target_id=tf.constant(sample.target_id),
+            target_tag=tf.constant(sample.target_tag),
+        )
+        return [float(each) for each in answer["probability"].numpy()]
+
+    def _rows(self, **inputs: Tensor) -> dict[str, Tensor]:
+        features = self.din.features
+        buckets = {"id": features.id.buckets, "tag": features.tag.buckets}
+        hashed = {
+            name: values if name.endswith("length") else to_bucket(values, buckets[name.rpartition("_")[2]])
+            for name, values in inputs.items()
+        }
+        return {"probability": tf.sigmoid(self.din.logits(Rows(**hashed)))}
+
+    def _score(self, **inputs: Tensor) -> dict[str, Tensor]:
+        return {"probability": self._folded.score(Blocks(**inputs))}
+
+    def _explain(self, **inputs: Tensor) -> dict[str, Tensor]:
+        probability, ids, tags = self._folded.explain(Blocks(**inputs))
+        return {"probability": probability, "attention_id": ids, "attention_tag": tags}
+
+
+def golden(serving: Serving, manifest: Manifest, known: Known) -> Golden:
+    """Requests that a server gets wrong first, answered by `serving_default`."""
+    draw = _Draw(known, manifest)
+    most = max(manifest.features.id.max_history, manifest.features.tag.max_history)
+    extremes = [-1, 0, -(2**63), 2**63 - 1, 1234567890123456789, -1234567890123456789]
+    odd = [each if manifest.features.id.dtype == "int64" else str(each) for each in extremes]
+    requests = [
+        draw.request("typical", 20, 10),
+        draw.request("one candidate", 20, 1),
+        draw.request("500 candidates", 20, 500),
+        draw.request("empty history", 0, 10),
+        draw.request("one item of history", 1, 10),
+        draw.request("longest history", most, 20),
+        draw.request("longer than the maximum", most + 30, 20),
+        draw.request("more tags than ids", 5, 10, tags=13),
+        draw.request("more ids than tags", 13, 10, tags=5),
+        draw.request("ids without tags", 10, 10, tags=0),
+        draw.request("tags without ids", 0, 10, tags=10),
+        draw.request("one candidate, one item", 1, 1),
+        draw.request("negative and 19-digit ids", 12, 12, ids=odd),
+        draw.request("a candidate more than a block", 20, BLOCK + 1),
+    ]
+    return Golden(
+        requests=[
+            each.model_copy(update={"probabilities": serving.predict(artifact.golden_sample(manifest, each))})
+            for each in requests
+        ]
+    )
+
+
+class _Draw:
+    """Draws golden requests from what the model knows; the same ones every time."""
+
+    def __init__(self, known: Known, manifest: Manifest) -> None:
+        self.known, self.manifest = known, manifest
+        self.rng = np.random.default_rng(0)
+
+    def request(self, name: str, history: int, candidates: int, *, tags: int | None = None, ids: Any = None) -> GoldenRequest:
+        past_ids, past_tags = self._items(history, ids)
+        if tags is not None:
+            past_tags = self._items(tags)[1]
+        these_ids, these_tags = self._items(candidates, ids)
+        return GoldenRequest(
+            name=name,
+            history=History(ids=past_ids, tags=past_tags),
+            candidates=Candidates(ids=these_ids, tags=these_tags),
+            probabilities=[],
+        )
+
+    def _items(self, count: int, ids: Any = None) -> tuple[Any, Any]:
+        picked = self.rng.integers(0, len(self.known[0]), count)
+        columns = [_plain(column[picked]) for column in self.known]
+        if ids is not None:
+            columns[0] = [ids[i % len(ids)] for i in range(count)]
+        return columns[0], columns[1]
+
+
+def _plain(values: Ids) -> list[Any]:
+    return [each.decode() if isinstance(each, bytes) else int(each) for each in values]
+
+
+def _manifest(din: Din, version: str, origin: Origin) -> Manifest:
+    block = {name: BlockSignature(name=name, block=BLOCK) for name in ("score", "explain")}
+    return Manifest(
+        version=version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        features=din.features,
+        architecture=din.architecture,
+        signatures=Signatures(**block),
+        training=origin.training,
+        metrics=origin.metrics or {},
+    )
+
+
+def _dtype(feature: Feature) -> Any:
+    return tf.int64 if feature.dtype == "int64" else tf.string
+
+
+def _tile(values: Ids, count: int) -> Tensor:
+    """Repeat a sequence (T,) for each row, (count, T)."""
+    return tf.constant(np.tile(values, (count, 1)).reshape(count, len(values)), tf.int64 if values.dtype != object else tf.string)

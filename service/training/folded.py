@@ -1,0 +1,212 @@
+"""The same network as `din`, rearranged for serving: folded, in blocks, compiled once.
+
+Three rearrangements, none of which changes the function:
+
+Folding. The attention unit's first layer reads [q, k, q - k, q * k] with weights stacked [Wq; Wk; Wd; Wp], so it is
+
+    q (Wq + Wd) + k (Wk - Wd + diag(q) Wp) + b
+
+linear in k once q is known: per candidate one matrix T(q) (D, H1) and one bias (H1,), and no (T, 4D) input. Batch
+normalisation at serving time is x * scale + shift, which the head's first layer swallows.
+
+Blocks. Candidates are computed B at a time against one history, so that what lies between the layers stays in the
+cache. Each block uses the smallest of a few history lengths ("rungs") that holds its history.
+
+One compiled shape. XLA compiles for shapes, and compiling takes seconds. Here a chunk always has `CHUNK_BLOCKS` blocks
+of the longest history; how many blocks are real, and which rung each uses, are values, not shapes. So a request of any
+shape runs code that was compiled when the version was warmed.
+
+Dimension letters: R requests, K blocks, B candidates in a block, T history length, D embedding, H hidden.
+"""
+
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from service.training.din import EPSILON, AttentionUnit, Din, Tensor, normalise, to_bucket
+
+Embedded: TypeAlias = tuple[Tensor, Tensor]  # of ids, of tags
+
+CHUNK_BLOCKS = 16
+BLOCK = 16  # 16 to 128 run equally fast per candidate; small blocks waste less on small requests
+
+
+class Blocks(NamedTuple):
+    """Inputs of the `score` signature, as in `service.batch.Batch`."""
+
+    seq_id: Tensor  # (R, T)
+    seq_tag: Tensor  # (R, U)
+    seq_id_length: Tensor  # (R,) int32
+    seq_tag_length: Tensor  # (R,) int32
+    target_id: Tensor  # (K, B)
+    target_tag: Tensor  # (K, B)
+    block_request: Tensor  # (K,) int32
+
+
+class FoldedUnit:
+    """One attention unit with its first layer folded, weights frozen as constants."""
+
+    def __init__(self, unit: AttentionUnit) -> None:
+        first, second, third = ((layer.kernel.numpy(), layer.bias.numpy()) for layer in unit.mlp.layers)
+        wq, wk, wd, wp = np.split(first[0], 4)  # (D, H1) each
+        self.softmax = unit.softmax
+        self.of_q, self.of_k, self.of_product, self.bias = wq + wd, wk - wd, wp, first[1]
+        self.second, self.third = second, third
+
+    def weights(self, q: Tensor, k: Tensor, length: Tensor) -> Tensor:
+        """Attention weights (B, T) of one history k (T, D), `length` () of it real, for queries q (B, D)."""
+        block, time = tf.shape(q)[0], tf.shape(k)[0]
+        folded = self.of_k + q[:, :, None] * self.of_product  # (B, D, H1)
+        bias = tf.matmul(q, self.of_q) + self.bias  # (B, H1)
+        keys = tf.broadcast_to(k[None], (block, time, k.shape[1]))  # (B, T, D)
+        hidden = tf.nn.relu(tf.matmul(keys, folded) + bias[:, None, :])  # (B, T, H1)
+        hidden = tf.reshape(hidden, (block * time, self.bias.shape[0]))  # (B*T, H1)
+        hidden = tf.nn.relu(tf.matmul(hidden, self.second[0]) + self.second[1])  # (B*T, H2)
+        score = tf.reduce_sum(hidden * self.third[0][:, 0], 1) + self.third[1]  # (B*T,)
+        mask = tf.range(time) < length  # (T,)
+        return normalise(tf.reshape(score, (block, time)), mask[None], softmax=self.softmax)
+
+
+class Folded:
+    """The serving form of one trained `Din`; shares its embedding tables, freezes the rest."""
+
+    def __init__(self, din: Din) -> None:
+        self.din = din
+        self.units = {name: FoldedUnit(unit) for name, unit in din.units.items()}
+        self.head = _fold_head(din)
+        self.longest = max(din.features.id.max_history, din.features.tag.max_history)
+        self.rungs = rungs(self.longest)
+        self._run_chunk = tf.function(self._chunk, jit_compile=True)
+
+    def probability(self, q_id: Tensor, pooled_id: Tensor, q_tag: Tensor, pooled_tag: Tensor) -> Tensor:
+        """Click probabilities (B,) from targets and pooled histories, (B, D) each."""
+        x = tf.concat([pooled_id, q_id, pooled_tag, q_tag], -1)
+        for kernel, bias in self.head[:-1]:
+            x = tf.nn.relu(tf.matmul(x, kernel) + bias)
+        kernel, bias = self.head[-1]
+        return tf.sigmoid(tf.reduce_sum(x * kernel[:, 0], 1) + bias)
+
+    def block(self, q: Embedded, k: Embedded, length: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """One block: probabilities (B,), attention to ids (B, T) and to tags (B, U)."""
+        ids = self.units["id"].weights(q[0], k[0], length[0])
+        tags = self.units["tag"].weights(q[1], k[1], length[1])
+        return self.probability(q[0], tf.matmul(ids, k[0]), q[1], tf.matmul(tags, k[1])), ids, tags
+
+    def embed(self, blocks: Blocks) -> tuple[Embedded, Embedded]:
+        """Hash and look up: targets (K, B, D), histories (R, T, D) and (R, U, D)."""
+        features, din = self.din.features, self.din
+        buckets = {"id": features.id.buckets, "tag": features.tag.buckets}
+        q = [
+            tf.gather(din.target_tables[name], to_bucket(values, buckets[name]))
+            for name, values in (("id", blocks.target_id), ("tag", blocks.target_tag))
+        ]
+        k = [
+            tf.gather(din.tables[name], to_bucket(values, buckets[name]))
+            for name, values in (("id", blocks.seq_id), ("tag", blocks.seq_tag))
+        ]
+        return (q[0], q[1]), (k[0], k[1])
+
+    def score(self, blocks: Blocks) -> Tensor:
+        """Probabilities (K, B) of any number of blocks, chunk by chunk."""
+        q, k = self.embed(blocks)
+        count = tf.shape(blocks.block_request)[0]
+        k = (_pad(k[0], 1, self.longest), _pad(k[1], 1, self.longest))
+        chunks = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False)
+
+        def step(start: Tensor, chunks: Any) -> tuple[Tensor, Any]:
+            stop = tf.minimum(start + CHUNK_BLOCKS, count)
+            request = blocks.block_request[start:stop]
+            parts = [
+                _pad(part, 0, CHUNK_BLOCKS)
+                for part in (
+                    q[0][start:stop],
+                    q[1][start:stop],
+                    tf.gather(k[0], request),
+                    tf.gather(k[1], request),
+                    tf.gather(blocks.seq_id_length, request),
+                    tf.gather(blocks.seq_tag_length, request),
+                )
+            ]
+            done = self._run_chunk(*parts, stop - start)
+            return stop, chunks.write(start // CHUNK_BLOCKS, done[: stop - start])
+
+        _, chunks = tf.while_loop(
+            lambda start, _: start < count, step, (tf.constant(0), chunks), parallel_iterations=1
+        )
+        return tf.ensure_shape(chunks.concat(), (None, None))
+
+    def explain(self, blocks: Blocks) -> tuple[Tensor, Tensor, Tensor]:
+        """Probabilities (K, B), attention to ids (K, B, T) and to tags (K, B, U), in plain operations."""
+        q, k = self.embed(blocks)
+        length = blocks.seq_id_length, blocks.seq_tag_length
+
+        def one(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            request = blocks.block_request[index]
+            return self.block(
+                (q[0][index], q[1][index]),
+                (k[0][request], k[1][request]),
+                (length[0][request], length[1][request]),
+            )
+
+        answer: tuple[Tensor, Tensor, Tensor] = tf.map_fn(
+            one,
+            tf.range(tf.shape(blocks.block_request)[0]),
+            fn_output_signature=(
+                tf.TensorSpec((None,), tf.float32),
+                tf.TensorSpec((None, None), tf.float32),
+                tf.TensorSpec((None, None), tf.float32),
+            ),
+        )
+        return answer
+
+    def _chunk(
+        self,
+        q_id: Tensor,  # (CHUNK_BLOCKS, B, D)
+        q_tag: Tensor,
+        k_id: Tensor,  # (CHUNK_BLOCKS, longest, D), each block's own history
+        k_tag: Tensor,
+        id_length: Tensor,  # (CHUNK_BLOCKS,)
+        tag_length: Tensor,
+        count: Tensor,  # () blocks that are real
+    ) -> Tensor:
+        """Probabilities (CHUNK_BLOCKS, B); static shapes in, so compiled once."""
+
+        def at(index: Tensor, time: int) -> Tensor:
+            q = q_id[index], q_tag[index]
+            k = k_id[index][:time], k_tag[index][:time]
+            return self.block(q, k, (id_length[index], tag_length[index]))[0]
+
+        def step(index: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+            need = tf.maximum(id_length[index], tag_length[index])
+            rung = tf.reduce_sum(tf.cast(need > np.array(self.rungs[:-1], np.int32), tf.int32))
+            done = tf.switch_case(rung, [lambda time=time: at(index, time) for time in self.rungs])
+            return index + 1, tf.tensor_scatter_nd_update(out, [[index]], done[None])
+
+        out = tf.zeros((CHUNK_BLOCKS, q_id.shape[1]))
+        return tf.while_loop(lambda index, _: index < count, step, (tf.constant(0), out))[1]
+
+
+def rungs(longest: int) -> tuple[int, ...]:
+    """History lengths to compile for: halving from the longest down to 8."""
+    found = [longest]
+    while found[-1] > 8:  # noqa: PLR2004  below that, a block costs the same whatever its history
+        found.append(-(-found[-1] // 2))
+    return tuple(reversed(found))
+
+
+def _fold_head(din: Din) -> list[tuple[Any, Any]]:
+    """The head's layers as (kernel, bias), batch normalisation in the first."""
+    norm = din.norm
+    scale = norm.gamma.numpy() / np.sqrt(norm.variance.numpy() + EPSILON)
+    shift = norm.beta.numpy() - norm.mean.numpy() * scale
+    layers = [(layer.kernel.numpy(), layer.bias.numpy()) for layer in din.head.layers]
+    kernel, bias = layers[0]
+    return [(kernel * scale[:, None], bias + shift @ kernel), *layers[1:]]
+
+
+def _pad(x: Tensor, axis: int, size: int) -> Tensor:
+    """Pad one axis of x with zeros to a static size."""
+    short = size - tf.shape(x)[axis]
+    padded = tf.pad(x, [(0, short if each == axis else 0) for each in range(len(x.shape))])
+    return tf.ensure_shape(padded, [size if each == axis else n for each, n in enumerate(x.shape)])
