@@ -1,0 +1,342 @@
+"""Assembles the server: the service's life, its routes, and what each error looks like over HTTP."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from prometheus_client import CollectorRegistry, ProcessCollector
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service import __version__, engine, errors, schema
+from service.artifact import Manifest
+from service.batcher import Policy
+from service.config import Settings
+from service.errors import Internal, NotReady, RequestError
+from service.metrics import Metrics
+from service.middleware import CALL, CLIENT_CLOSED, Answer, Call, Edge, read_body, while_connected
+from service.registry import Registry, Served
+from service.scorer import Scored, Scorer
+
+logger = logging.getLogger(__name__)
+
+STATUS: dict[type[RequestError], int] = {
+    errors.MalformedJson: 400,
+    errors.Unauthorized: 401,
+    errors.NotFound: 404,
+    errors.MethodNotAllowed: 405,
+    errors.BodyTooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.InvalidRequest: 422,
+    errors.Internal: 500,
+    errors.NotReady: 503,
+    errors.Overloaded: 503,
+    errors.DeadlineExceeded: 504,
+}
+_BLAND = "the server failed on this request; its log has the details under the request id"
+_ROUTING = {404: errors.NotFound("there is no such path"), 405: errors.MethodNotAllowed("the path has other methods")}
+_CLIENT_CLOSED_STATUS = 499  # nginx's
+_TIMED = ("parse", "queue", "pack", "infer", "total")
+
+
+def refuse(call: Call, error: Exception, headers: Iterable[tuple[bytes, bytes]] = ()) -> Answer:
+    """Make the answer to an exception. What is not a `RequestError` is a defect: logged here and answered blandly."""
+    if isinstance(error, ClientDisconnect):
+        call.code = CLIENT_CLOSED
+        return Answer(_CLIENT_CLOSED_STATUS, b"")  # for the log: nobody reads it
+    if not isinstance(error, RequestError):
+        logger.error("request %s failed", call.request_id, exc_info=error)
+        error = Internal(_BLAND)
+    elif isinstance(error, Internal):  # logged with its traceback where it happened
+        logger.error("request %s failed: %s", call.request_id, error)
+        error = Internal(_BLAND)
+    call.code = error.code
+    status = STATUS[type(error)]
+    retry = [(b"retry-after", b"1")] if status == STATUS[NotReady] else []
+    return Answer(
+        status, schema.render_error(error.code, error.message, error.field, call.request_id), [*headers, *retry]
+    )
+
+
+class Service:
+    """What lives as long as the server: the versions, the scorer, and whether they are ready."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, registry: Registry, scorer: Scorer) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.registry = registry
+        self.scorer = scorer
+        self.draining = False
+        self._started = time.monotonic()
+        self._loading: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the executors, and the model's loading in the background: the server listens meanwhile."""
+        await self.scorer.start()
+        self._loading = asyncio.create_task(self._load())
+
+    async def stop(self) -> None:
+        """Say not ready, finish what is in flight within the grace period, stop."""
+        self.draining = True
+        cut = await self.scorer.stop(self.settings.grace_s)
+        if cut:
+            logger.warning("cut %d requests after a grace period of %d s", cut, self.settings.grace_s)
+        if self._loading is not None:
+            await self._loading  # a version half loaded cannot be freed
+        await self.registry.stop()
+
+    async def loaded(self) -> None:
+        """Wait until loading has ended, well or badly."""
+        if self._loading is not None:
+            await asyncio.wait([self._loading])
+
+    def serving(self) -> Served:
+        """The version that scores a request arriving now.
+
+        Raises:
+            NotReady: there is none.
+        """
+        if self.registry.current is None:
+            raise NotReady(f"the service is {self.status}")
+        return self.registry.current
+
+    @property
+    def status(self) -> str:
+        """One of ok, loading, draining, failed."""
+        if self.draining:
+            return "draining"
+        if self.registry.current is not None:
+            return "ok" if self.scorer.alive else "failed"
+        return "failed" if self._loading is None or self._loading.done() else "loading"
+
+    def health(self) -> dict[str, Any]:
+        """The body of the health routes."""
+        served = self.registry.current
+        return {
+            "status": self.status,
+            "model": served and served.manifest.name,
+            "version": served and served.version,
+            "engine": served and served.engine.name,
+            "uptime_s": round(time.monotonic() - self._started, 3),
+            "checks": {
+                "model": {"ok": served is not None, "detail": self.registry.problem or "loaded"},
+                "executors": {"ok": self.scorer.alive, "detail": self.scorer.state},
+                "accepting": {"ok": not self.draining, "detail": "draining" if self.draining else "yes"},
+            },
+        }
+
+    async def _load(self) -> None:
+        try:
+            await self.registry.start()
+        except Exception:
+            logger.exception("the newest version could not be loaded")
+
+
+class Scoring:
+    """POST /score, as an ASGI application of its own."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._limits = schema.Limits(service.settings.max_candidates, service.settings.max_history)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request that the router has not seen."""
+        answer = await self.respond(scope[CALL], receive)
+        await answer(scope, receive, send)
+
+    async def respond(self, call: Call, receive: Receive) -> Answer:
+        """Make the answer to one request.
+
+        Raises:
+            RequestError: it gets another answer.
+            ClientDisconnect: nobody waits for it any more.
+        """
+        metrics = self._service.metrics
+        metrics.enter()
+        try:
+            return await self._score(call, receive)
+        finally:
+            metrics.leave()
+
+    async def _score(self, call: Call, receive: Receive) -> Answer:
+        service = self._service
+        call.check_json()
+        served = service.serving()
+        deadline = call.deadline(service.settings.deadline_ms)
+        body = await read_body(receive, deadline)
+        read_at = time.monotonic()
+        query = schema.decode(body, served.manifest, self._limits)
+        service.metrics.history(truncated=query.truncated, empty=query.empty)
+        parse_s = time.monotonic() - read_at
+        work = service.scorer.score(served, query.sample, deadline, explain=query.explain)
+        return self._answer(call, query, await while_connected(receive, work), parse_s)
+
+    def _answer(self, call: Call, query: schema.Query, scored: Scored, parse_s: float) -> Answer:
+        scored_at = time.monotonic()
+        durations_s = (parse_s, scored.queue_s, scored.pack_s, scored.infer_s)
+        spent = zip(_TIMED, (*durations_s, scored_at - call.arrived), strict=True)
+        latency_ms = {stage: round(seconds * 1000, 3) for stage, seconds in spent}
+        content = schema.render(
+            scored.probabilities,
+            scored.attention,
+            query.top_k,
+            {"name": scored.model, "version": scored.version},
+            call.request_id,
+            latency_ms,
+        )
+        timing = ", ".join([f"{stage};dur={ms}" for stage, ms in latency_ms.items()])
+        self._service.metrics.stages(*durations_s, time.monotonic() - scored_at)
+        call.code = "ok"
+        return Answer(200, content, [(b"server-timing", timing.encode())])
+
+
+class _Server(FastAPI):
+    """FastAPI behind `Edge`; as one of FastAPI's own middlewares every score would pay 12 us for layers."""
+
+    def __init__(self, edge: Callable[[ASGIApp], ASGIApp], **options: Any) -> None:
+        super().__init__(**options)
+        self._edge = edge
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put the edge around everything."""
+        return self._edge(super().build_middleware_stack())
+
+
+def create_app(
+    settings: Settings,
+    loader: Callable[[Path, Manifest], engine.Engine],
+    registry: CollectorRegistry | None = None,
+) -> FastAPI:
+    """Build the server.
+
+    Args:
+        settings: what it is told at start-up.
+        loader: makes a version's folder and manifest into an engine.
+        registry: where its metrics go; None makes one that also has the process's own.
+    """
+    if registry is None:
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+    metrics = Metrics(registry)
+    versions = Registry(settings.model_dir, loader)
+    service = Service(settings, metrics, versions, _make_scorer(settings, versions, metrics))
+    scoring = Scoring(service)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    edge = partial(
+        Edge,
+        metrics=metrics,
+        max_body_bytes=settings.max_body_bytes,
+        refuse=refuse,
+        direct={("POST", "/score"): scoring},
+    )
+    app = _Server(
+        edge,
+        title="dinserve",
+        summary="Click probabilities of candidate items, from a Deep Interest Network",
+        version=__version__,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # looked up for each request: 15 us
+        exception_handlers=dict.fromkeys((HTTPException, RequestError, ClientDisconnect, Exception), _translate),
+    )
+    app.state.service = service
+    _add_score(app, scoring)
+    _add_pages(app, service)
+    return app
+
+
+def _make_scorer(settings: Settings, versions: Registry, metrics: Metrics) -> Scorer:
+    policy = Policy(settings.max_batch_rows, settings.max_queue_rows, settings.max_delay_ms / 1000)
+    return Scorer(
+        versions,
+        policy,
+        settings.executors,
+        lambda batch: metrics.batch(sum(batch.rows), len(batch.rows), batch.padding),
+    )
+
+
+def _add_score(app: FastAPI, scoring: Scoring) -> None:
+    """Document POST /score, and answer it under the paths that `Edge` does not know, as below a root path."""
+    body = {"schema": schema.request_schema(), "example": schema.REQUEST_EXAMPLE}
+    deadline = {
+        "name": "X-Deadline-Ms",
+        "in": "header",
+        "description": "how long the caller waits, in ms",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    }
+
+    @app.post(
+        "/score",
+        summary="Score candidates",
+        response_model=schema.ScoreResponse,
+        responses={
+            200: {"content": {"application/json": {"example": schema.RESPONSE_EXAMPLE}}},
+            **schema.error_responses(STATUS),
+        },
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"application/json": body}},
+            "parameters": [deadline],
+        },
+    )
+    async def score(request: Request) -> Response:
+        """Answer the click probability of each candidate, given one user's history."""
+        return await scoring.respond(request.scope[CALL], request.receive)
+
+
+def _add_pages(app: FastAPI, service: Service) -> None:
+    """The routes for operators."""
+
+    @app.get("/health", response_model=schema.HealthResponse, responses={503: {"model": schema.HealthResponse}})
+    @app.get("/health/ready", response_model=schema.HealthResponse, responses={503: {"model": schema.HealthResponse}})
+    async def health() -> Response:
+        """Whether the service can score now, and each thing that this depends on."""
+        return _report(service, ready=service.status == "ok")
+
+    @app.get("/health/live", response_model=schema.HealthResponse, responses={503: {"model": schema.HealthResponse}})
+    async def live() -> Response:
+        """Whether the process works; if not, it should be restarted."""
+        return _report(service, ready=service.scorer.alive)
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics(request: Request) -> Response:
+        """Metrics in the Prometheus or OpenMetrics text format."""
+        served = service.registry.current
+        if served is not None:
+            service.metrics.model(served.manifest.name, served.version, served.engine.name)
+        content, content_type = service.metrics.exposition(request.headers.get("accept", ""))
+        return Answer(200, content, content_type=content_type.encode())
+
+    @app.get("/model", response_model=Manifest, responses=schema.error_responses({NotReady: STATUS[NotReady]}))
+    async def model() -> Response:
+        """The manifest of the serving version."""
+        return Answer(200, service.serving().manifest.model_dump_json().encode())
+
+
+def _report(service: Service, *, ready: bool) -> Answer:
+    headers = [] if ready else [(b"retry-after", b"1")]
+    return Answer(200 if ready else 503, schema.render_health(service.health()), headers)
+
+
+async def _translate(request: Request, error: Exception) -> Response:
+    """Answer what the router and its routes raise, as `Edge` does for what it calls itself."""
+    if not isinstance(error, HTTPException) or error.status_code not in _ROUTING:
+        return refuse(request.scope[CALL], error)
+    headers = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+    return refuse(request.scope[CALL], _ROUTING[error.status_code], headers)

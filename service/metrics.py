@@ -1,0 +1,185 @@
+"""Every collector of the service in one object; its callers report events and never see Prometheus."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+
+# From half a millisecond, the fastest answer worth telling apart, to ten seconds, longer than any sane deadline.
+TIME_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+ROW_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+REQUEST_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
+RATIO_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+STAGES = ("parse", "queue", "pack", "infer", "respond")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a metric is, in one place: the collectors and the README table are made from it."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+SPECS = (
+    Spec(
+        "din_requests_total",
+        "counter",
+        ("code",),
+        "Requests answered, by outcome: ok, an error code, or client_closed when nobody waited for the answer. "
+        "Counted when the answer has been handed to the server.",
+    ),
+    Spec(
+        "din_request_duration_seconds",
+        "histogram",
+        (),
+        "Time of every counted request. Starts when its headers have arrived, ends when its answer has been handed to "
+        "the server.",
+        TIME_BUCKETS,
+    ),
+    Spec(
+        "din_stage_duration_seconds",
+        "histogram",
+        ("stage",),
+        "Time of each stage of a scored request. parse starts when the last byte of the body has arrived, queue when "
+        "the request is admitted, pack when its batch is released, infer when the batch is packed, respond when the "
+        "probabilities are back in the request's task; respond ends when the answer is rendered.",
+        TIME_BUCKETS,
+    ),
+    Spec(
+        "din_batch_rows",
+        "histogram",
+        (),
+        "Candidates in a batch. Observed when the engine has run it.",
+        ROW_BUCKETS,
+    ),
+    Spec(
+        "din_batch_requests",
+        "histogram",
+        (),
+        "Requests, or parts of large ones, in a batch. Observed when the engine has run it.",
+        REQUEST_BUCKETS,
+    ),
+    Spec(
+        "din_batch_padding_ratio",
+        "histogram",
+        (),
+        "Share of a batch's work spent on padding, 0 to 1. Observed when the engine has run it.",
+        RATIO_BUCKETS,
+    ),
+    Spec(
+        "din_in_flight_requests",
+        "gauge",
+        (),
+        "Requests being handled. Counted from their headers' arrival until the answer is rendered.",
+    ),
+    Spec(
+        "din_history_truncated_total",
+        "counter",
+        (),
+        "Requests whose history was longer than the model's maximum; the newest was kept. Counted when parsed.",
+    ),
+    Spec(
+        "din_empty_histories_total",
+        "counter",
+        (),
+        "Requests with no history at all, neither ids nor tags. Counted when parsed.",
+    ),
+    Spec(
+        "din_model_info",
+        "gauge",
+        ("name", "version", "engine"),
+        "1 for the version that is serving, 0 for one that was. Set when the metrics are read.",
+    ),
+)
+_SPECS = {spec.name: spec for spec in SPECS}
+
+# How a gauge adds up over several processes: requests add, a version serves when it serves anywhere.
+_MODES: dict[str, Literal["livesum", "livemax"]] = {"din_in_flight_requests": "livesum", "din_model_info": "livemax"}
+
+
+class Metrics:
+    """The collectors, registered in `registry`; hot label children are bound once."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._requests = self._counter("din_requests_total")
+        self._ok = self._requests.labels("ok")
+        self._duration = self._histogram("din_request_duration_seconds")
+        stages = self._histogram("din_stage_duration_seconds")
+        self._stages = [stages.labels(stage) for stage in STAGES]
+        self._batch_rows = self._histogram("din_batch_rows")
+        self._batch_requests = self._histogram("din_batch_requests")
+        self._batch_padding = self._histogram("din_batch_padding_ratio")
+        self._in_flight = self._gauge("din_in_flight_requests")
+        self._truncated = self._counter("din_history_truncated_total")
+        self._empty = self._counter("din_empty_histories_total")
+        self._model_info = self._gauge("din_model_info")
+        self._model: Gauge | None = None
+
+    @staticmethod
+    def table() -> list[tuple[str, str, tuple[str, ...], str]]:
+        """Name, type, labels and help of every metric, for the README."""
+        return [(spec.name, spec.kind, spec.labels, spec.help) for spec in SPECS]
+
+    def enter(self) -> None:
+        """A request has arrived."""
+        self._in_flight.inc()
+
+    def leave(self) -> None:
+        """A request that had arrived is no longer handled."""
+        self._in_flight.dec()
+
+    def request(self, code: str, duration_s: float) -> None:
+        """A request ended: `ok`, an error code, or `client_closed`."""
+        child = self._ok if code == "ok" else self._requests.labels(code)
+        child.inc()
+        self._duration.observe(duration_s)
+
+    def stages(self, *durations_s: float) -> None:
+        """A request was scored; seconds in the order of `STAGES`."""
+        for child, duration_s in zip(self._stages, durations_s, strict=True):
+            child.observe(duration_s)
+
+    def history(self, *, truncated: bool, empty: bool) -> None:
+        """A request's history was parsed."""
+        if truncated:
+            self._truncated.inc()
+        if empty:
+            self._empty.inc()
+
+    def batch(self, rows: int, requests: int, padding: float) -> None:
+        """The engine ran a batch."""
+        self._batch_rows.observe(rows)
+        self._batch_requests.observe(requests)
+        self._batch_padding.observe(padding)
+
+    def model(self, name: str, version: str, engine: str) -> None:
+        """This version is serving now."""
+        serving = self._model_info.labels(name, version, engine)
+        if self._model is not None and self._model is not serving:
+            self._model.set(0)  # not removed: several processes cannot agree on a removal
+        serving.set(1)
+        self._model = serving
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All metrics as text and its content type, in the format that the Accept header prefers."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def _counter(self, name: str) -> Counter:
+        spec = _SPECS[name]
+        return Counter(name, spec.help, spec.labels, registry=self._registry)
+
+    def _gauge(self, name: str) -> Gauge:
+        spec = _SPECS[name]
+        return Gauge(name, spec.help, spec.labels, registry=self._registry, multiprocess_mode=_MODES[name])
+
+    def _histogram(self, name: str) -> Histogram:
+        spec = _SPECS[name]
+        return Histogram(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)

@@ -1,0 +1,248 @@
+"""Pure ASGI: the request id, the body limit, the HTTP metrics, and the waits a request makes on its connection."""
+
+import asyncio
+import math
+import random
+import re
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import BodyTooLarge, DeadlineExceeded, Internal, InvalidRequest, UnsupportedMediaType
+from service.metrics import Metrics
+
+CALL = "dinserve.call"  # where the scope keeps the Call
+CLIENT_CLOSED = "client_closed"
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_JSON = b"application/json"
+_LONGEST_DEADLINE_MS = 86_400_000.0  # a day; timers overflow on what a header can say
+_LONGEST_NUMBER = 18  # digits of a Content-Length that is certainly an int64
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One HTTP request, as far as every route cares."""
+
+    request_id: str
+    arrived: float  # `time.monotonic()` when its headers were complete
+    headers: dict[bytes, bytes]  # lower-case names; of repeated ones the last
+    code: str | None = None  # how it ended; None keeps it out of the request metrics
+    started: bool = False  # its answer is on the way
+
+    def check_json(self) -> None:
+        """Check that the client says it sends JSON.
+
+        Raises:
+            UnsupportedMediaType: it does not.
+        """
+        given = self.headers.get(b"content-type", b"")
+        if given != _JSON and given.partition(b";")[0].strip().lower() != _JSON:
+            raise UnsupportedMediaType("the Content-Type must be application/json", "Content-Type")
+
+    def deadline(self, default_ms: float) -> float:
+        """When the client stops waiting (`time.monotonic()` clock): as X-Deadline-Ms says, else the default.
+
+        Raises:
+            InvalidRequest: the header is no positive number.
+        """
+        given = self.headers.get(b"x-deadline-ms")
+        milliseconds = default_ms if given is None else _positive(given, "X-Deadline-Ms")
+        return self.arrived + min(milliseconds, _LONGEST_DEADLINE_MS) / 1000
+
+
+class Answer(Response):
+    """A finished answer: its bytes are ready, and its headers need none of Starlette's encoding (3 us)."""
+
+    def __init__(
+        self, status: int, content: bytes, headers: Iterable[tuple[bytes, bytes]] = (), content_type: bytes = _JSON
+    ) -> None:
+        self.status_code = status
+        self.body = content
+        self.raw_headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(content)), *headers]
+        self.background = None
+
+
+class Edge:
+    """The outermost layer of the application.
+
+    Args:
+        app: whatever answers the requests that `direct` does not name.
+        metrics: told about every call that ends with a code.
+        max_body_bytes: longest body; reading a longer one raises `BodyTooLarge`.
+        refuse: makes the answer to an exception; it also sets the call's code.
+        direct: applications reached by (method, path) without a router's 20 us.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        max_body_bytes: int,
+        refuse: Callable[[Call, Exception], ASGIApp],
+        direct: Mapping[tuple[str, str], ASGIApp],
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+        self._refuse = refuse
+        self._direct = direct
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        call = scope[CALL] = Call(_request_id(headers), time.monotonic(), headers)
+        try:
+            await self._answer(call, scope, receive, _tagged(call, send))
+        finally:
+            if call.code is not None:
+                self._metrics.request(call.code, time.monotonic() - call.arrived)
+
+    async def _answer(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._direct.get((scope["method"], scope["path"]), self._app)
+        try:
+            await app(scope, _limited(call.headers, receive, self._max_body_bytes), send)
+        except Exception as error:
+            if not call.started:
+                await self._refuse(call, error)(scope, receive, send)
+            elif call.code != Internal.code:  # not what Starlette raises again after answering it
+                raise  # too late for another answer: the server logs it and closes the connection
+
+
+async def read_body(receive: Receive, deadline: float) -> bytes:
+    """Read the whole body before `deadline` (`time.monotonic()` clock).
+
+    Raises:
+        ClientDisconnect: the client left.
+        DeadlineExceeded: the body did not arrive in time.
+        BodyTooLarge: it is longer than the limit.
+    """
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()):
+            return await _read(receive)
+    except TimeoutError:
+        raise DeadlineExceeded("the body did not arrive before the deadline") from None
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`; when the client leaves first, cancel it.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
+    task, waiting = _current_task(), True
+
+    def cancel(_: asyncio.Task[None]) -> None:
+        if waiting:
+            task.cancel()
+
+    watcher = asyncio.create_task(_disconnected(receive))
+    watcher.add_done_callback(cancel)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not watcher.done():
+            raise  # somebody else's cancellation
+        task.uncancel()
+        raise ClientDisconnect from None
+    finally:
+        waiting = False
+        watcher.cancel()
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine under asyncio always runs in a task
+    return task
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read(receive: Receive) -> bytes:
+    chunks = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _positive(given: bytes, header: str) -> float:
+    try:
+        number = float(given)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise InvalidRequest("this must be a positive number", header)
+    return number
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    """The client's own id when it is harmless in a header and a log, else a new one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode()
+    return f"{random.getrandbits(64):016x}"
+
+
+def _tagged(call: Call, send: Send) -> Send:
+    """Send that puts the request id on the answer and notes that it started."""
+
+    async def tagged(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            call.started = True
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", call.request_id.encode())]
+        await send(message)
+
+    return tagged
+
+
+def _limited(headers: dict[bytes, bytes], receive: Receive, most: int) -> Receive:
+    """Receive that raises `BodyTooLarge`: at once where the length is announced, else while the body comes in."""
+    length = headers.get(b"content-length", b"")
+    if not length.isdigit() or b"transfer-encoding" in headers:
+        return _counted(receive, most)
+    if len(length) <= _LONGEST_NUMBER and int(length) <= most:
+        return receive  # the server itself enforces an announced length
+    return _refused(most)
+
+
+def _counted(receive: Receive, most: int) -> Receive:
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > most:
+            raise _too_large(most)
+        return message
+
+    return counted
+
+
+def _refused(most: int) -> Receive:
+    async def refused() -> Message:
+        raise _too_large(most)
+
+    return refused
+
+
+def _too_large(most: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is longer than {most} bytes")

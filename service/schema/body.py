@@ -1,0 +1,198 @@
+"""What travels over the wire: the request body checked in pydantic-core, the answer written by orjson.
+
+The way in is body -> `ScoreRequest` -> `Query` (a `Sample` and what to do with it). Messages are ours, not pydantic's:
+they never repeat a client's values, and of its field names only a printable hundred characters, in `field`.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from service.artifact import Manifest, to_array, to_sample
+from service.batch import Floats, Sample
+from service.errors import InvalidRequest, MalformedJson
+from service.schema.wire import ScoreRequest
+
+_LONGEST_FIELD = 100  # characters of a client's own field name that are repeated to it
+_MOST_PROBLEMS = 20  # beyond, only unknown fields can be the cause, and building pydantic's list would take 100 ms
+_MESSAGES = {
+    "missing": "this field is required",
+    "extra_forbidden": "there is no such field",
+    "int_type": "this must be an integer",
+    "string_type": "this must be a string",
+    "list_type": "this must be an array",
+    "bool_type": "this must be true or false",
+    "model_type": "this must be an object",
+    "greater_than_equal": "this must be 1 or more",
+}
+_BEYOND_INT64 = "this does not fit a signed 64-bit integer"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """A request that passed every check."""
+
+    sample: Sample
+    top_k: int | None
+    explain: bool
+    truncated: bool  # the model keeps only the newest of the history
+    empty: bool  # there is no history at all
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one request may hold."""
+
+    max_candidates: int
+    max_history: int
+
+
+def decode(body: bytes, manifest: Manifest, limits: Limits) -> Query:
+    """Check a body against the wire model, the limits and the manifest's dtypes.
+
+    Raises:
+        MalformedJson: it is not JSON.
+        InvalidRequest: it is JSON of another shape, type or range; `field` names the place.
+    """
+    features = manifest.features
+    request = _validate(body, features.id.dtype, features.tag.dtype)
+    _check_lengths(request, limits)
+    history, candidates = request.history, request.candidates
+    truncated = len(history.ids) > features.id.max_history or len(history.tags) > features.tag.max_history
+    try:
+        if truncated:  # what the sample will not hold is checked too
+            to_array(history.ids, features.id.dtype)
+            to_array(history.tags, features.tag.dtype)
+        sample = to_sample(manifest, (history.ids, history.tags), (candidates.ids, candidates.tags))
+    except OverflowError:
+        _refuse_beyond_int64(request)
+    return Query(sample, request.top_k, request.explain, truncated, not (history.ids or history.tags))
+
+
+def render(
+    probabilities: Floats,
+    attention: tuple[Floats, Floats] | None,
+    top_k: int | None,
+    model: dict[str, str],
+    request_id: str,
+    latency_ms: dict[str, float],
+) -> bytes:
+    """Write an answer; float32 probabilities (C,) in the shortest form that reads back exactly."""
+    answer = {
+        "probabilities": np.ascontiguousarray(probabilities),  # orjson takes no other layout
+        "ranking": None if top_k is None else _rank(probabilities, top_k),
+        "attention": attention and dict(zip(("ids", "tags"), map(np.ascontiguousarray, attention), strict=True)),
+        "model": model,
+        "request_id": request_id,
+        "latency_ms": latency_ms,
+    }
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def render_error(code: str, message: str, field: str | None, request_id: str) -> bytes:
+    """Write the body of an answer that is not a success."""
+    return orjson.dumps({"error": {"code": code, "message": message, "field": field}, "request_id": request_id})
+
+
+def render_health(health: dict[str, Any]) -> bytes:
+    """Write the body of the health routes."""
+    return orjson.dumps(health)
+
+
+def _rank(probabilities: Floats, top_k: int) -> NDArray[np.intp]:
+    """Indexes of the `top_k` best, best first; of equals the earlier candidate first."""
+    return np.argsort(-probabilities, kind="stable")[:top_k]
+
+
+# By the dtypes of ids and tags.
+_MODELS: dict[tuple[str, str], type[ScoreRequest[Any, Any]]] = {
+    ("int64", "int64"): ScoreRequest[int, int],
+    ("int64", "string"): ScoreRequest[int, str],
+    ("string", "int64"): ScoreRequest[str, int],
+    ("string", "string"): ScoreRequest[str, str],
+}
+
+
+def _validate(body: bytes, id_dtype: str, tag_dtype: str) -> ScoreRequest[Any, Any]:
+    try:
+        request = _MODELS[id_dtype, tag_dtype].model_validate_json(body)
+    except ValidationError as error:
+        _refuse_invalid(error)
+    # pydantic keeps the last of repeated names. Every name and every string brings two quotes, so a count tells at
+    # once that none is repeated; only escaped quotes inside strings need the slower look as well.
+    if body.count(b'"') > 2 * (_names(request) + _strings(request, id_dtype, tag_dtype)):
+        repeated = next(_repeated(json.loads(body, object_pairs_hook=_Pairs), ""), None)
+        if repeated is not None:
+            raise InvalidRequest("this field appears more than once", repeated)
+    return request
+
+
+def _names(request: ScoreRequest[Any, Any]) -> int:
+    """How many object members a body without repetitions had: two columns twice, and the top level's."""
+    return 4 + len(request.model_fields_set)
+
+
+def _strings(request: ScoreRequest[Any, Any], id_dtype: str, tag_dtype: str) -> int:
+    history, candidates = request.history, request.candidates
+    ids = len(history.ids) + len(candidates.ids) if id_dtype == "string" else 0
+    return ids + (len(history.tags) + len(candidates.tags) if tag_dtype == "string" else 0)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with its repetitions."""
+
+
+def _repeated(pairs: _Pairs, path: str) -> Iterator[str]:
+    """Paths of the members whose name an object has already had."""
+    seen = set()
+    for name, value in pairs:
+        if name in seen:
+            yield path + name
+        seen.add(name)
+        if isinstance(value, _Pairs):
+            yield from _repeated(value, f"{path}{name}.")
+
+
+def _check_lengths(request: ScoreRequest[Any, Any], limits: Limits) -> None:
+    history, candidates = request.history, request.candidates
+    if not candidates.ids:
+        raise InvalidRequest("at least one candidate is required", "candidates.ids")
+    if len(candidates.ids) > limits.max_candidates:
+        raise InvalidRequest(f"at most {limits.max_candidates} candidates are accepted", "candidates.ids")
+    if len(candidates.tags) != len(candidates.ids):
+        raise InvalidRequest("there must be as many tags as ids", "candidates.tags")
+    for name, column in (("ids", history.ids), ("tags", history.tags)):
+        if len(column) > limits.max_history:
+            raise InvalidRequest(f"at most {limits.max_history} are accepted", f"history.{name}")
+
+
+def _refuse_invalid(error: ValidationError) -> NoReturn:
+    if error.error_count() > _MOST_PROBLEMS:
+        raise InvalidRequest("there are many unknown fields") from None
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] != "json_invalid":
+        raise InvalidRequest(_MESSAGES.get(first["type"], "this is not valid"), _path(first["loc"])) from None
+    if "number out of range" in first["msg"]:  # JSON all the same, but the parser stops at 4300 digits
+        raise InvalidRequest("a number does not fit a signed 64-bit integer") from None
+    raise MalformedJson("the body is not valid JSON") from None
+
+
+def _refuse_beyond_int64(request: ScoreRequest[Any, Any]) -> NoReturn:
+    for part in ("history", "candidates"):
+        for name, column in getattr(request, part):
+            for index, value in enumerate(column):
+                if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                    raise InvalidRequest(_BEYOND_INT64, f"{part}.{name}[{index}]") from None
+    raise AssertionError("numpy refused integers that fit")  # pragma: no cover
+
+
+def _path(location: tuple[int | str, ...]) -> str | None:
+    """Write ("candidates", "ids", 3) as `candidates.ids[3]`; a client's own names may stand in it."""
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)[1:]
+    return "".join(char if char.isprintable() else "?" for char in path[:_LONGEST_FIELD]) or None

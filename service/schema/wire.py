@@ -1,0 +1,142 @@
+"""The bodies of requests and answers, as pydantic and OpenAPI see them."""
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field
+
+from service.errors import RequestError
+
+IdT = TypeVar("IdT", bound=int | str)
+TagT = TypeVar("TagT", bound=int | str)
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class Columns(_Wire, Generic[IdT, TagT]):
+    """Ids and tags, as two columns."""
+
+    ids: Annotated[list[IdT], FailFast()] = Field(description="int64, or strings where GET /model says so")
+    tags: Annotated[list[TagT], FailFast()] = Field(description="int64, or strings where GET /model says so")
+
+
+class ScoreRequest(_Wire, Generic[IdT, TagT]):
+    """One user's history and the candidates to score against it."""
+
+    history: Columns[IdT, TagT] = Field(
+        description="what the user did, oldest first; the two columns may differ in length, and be empty"
+    )
+    candidates: Columns[IdT, TagT] = Field(description="the items to score, at least one; a tag for each id")
+    top_k: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="how many candidates to rank; more than there are ranks them all"
+    )
+    explain: bool = Field(default=False, description="whether to return the attention paid to the history")
+
+
+class ModelName(_Wire):
+    """The version that scored."""
+
+    name: str
+    version: str
+
+
+class LatencyMs(_Wire):
+    """Where the milliseconds went; total starts when the request's headers have arrived."""
+
+    parse: float
+    queue: float
+    pack: float
+    infer: float
+    total: float
+
+
+class Attention(_Wire):
+    """A weight for each candidate and each element of the history that the model kept."""
+
+    ids: list[list[float]]
+    tags: list[list[float]]
+
+
+class ScoreResponse(_Wire):
+    """Click probabilities, in the order of the candidates."""
+
+    probabilities: list[float]
+    ranking: list[int] | None = Field(description="with top_k: indexes of the best candidates, best first")
+    attention: Attention | None = Field(description="with explain, of a model that can")
+    model: ModelName
+    request_id: str
+    latency_ms: LatencyMs
+
+
+class ErrorDetail(_Wire):
+    """What went wrong."""
+
+    code: str = Field(description="stable; what programs should look at")
+    message: str = Field(description="one sentence for people")
+    field: str | None = Field(description="path of the offending field, such as candidates.ids[3]")
+
+
+class ErrorResponse(_Wire):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+    request_id: str
+
+
+class Check(_Wire):
+    """One thing that must hold for the service to be ready."""
+
+    ok: bool
+    detail: str
+
+
+class HealthResponse(_Wire):
+    """Whether the service can score, and why not."""
+
+    status: Literal["ok", "loading", "draining", "failed"]
+    model: str | None
+    version: str | None
+    engine: str | None
+    uptime_s: float
+    checks: dict[str, Check]
+
+
+REQUEST_EXAMPLE = {
+    "history": {"ids": [2200, 2202], "tags": [1102, 1100]},
+    "candidates": {"ids": [2203, 2201], "tags": [1103, 1101]},
+    "top_k": 1,
+    "explain": False,
+}
+RESPONSE_EXAMPLE = {
+    "probabilities": [0.41, 0.77],
+    "ranking": [1],
+    "attention": None,
+    "model": {"name": "din", "version": "1"},
+    "request_id": "9f86d081884c7d65",
+    "latency_ms": {"parse": 0.021, "queue": 0.04, "pack": 0.033, "infer": 0.61, "total": 0.79},
+}
+
+
+def request_schema() -> dict[str, Any]:
+    """JSON schema of the body of POST /score, without references, for the OpenAPI document."""
+    schema = ScoreRequest[int | str, int | str].model_json_schema()
+    (columns,) = schema.pop("$defs").values()
+    columns["title"], schema["title"] = "Columns", "ScoreRequest"
+    for name in ("history", "candidates"):
+        described = schema["properties"][name]
+        schema["properties"][name] = {**columns, "description": described["description"]}
+    return schema
+
+
+def error_responses(status: dict[type[RequestError], int]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses of these errors: one for each status, with an example for each code."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for kind, number in status.items():
+        summary = (kind.__doc__ or "").partition("\n")[0]
+        empty = {"model": ErrorResponse, "description": summary, "content": {"application/json": {"examples": {}}}}
+        examples = responses.setdefault(number, empty)["content"]["application/json"]["examples"]
+        detail = {"code": kind.code, "message": summary, "field": None}
+        request_id = RESPONSE_EXAMPLE["request_id"]
+        examples[kind.code] = {"summary": summary, "value": {"error": detail, "request_id": request_id}}
+    return responses
