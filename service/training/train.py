@@ -80,16 +80,16 @@ def train(split: Split, recipe: Recipe, report: Callable[[str], None] = print) -
 def _fit_and_refit(
     features: Features, architecture: Architecture, split: Split, recipe: Recipe, report: Callable[[str], None]
 ) -> tuple[Din, int]:
-    """Find the epoch with the lowest validation logloss, then train that long on train and validation rows together.
+    """Find the epoch with the highest validation GAUC, then train that long on train and validation rows together.
 
     The validation rows are the newest known ones: a model that never learns from them is stale on the day it is made.
     """
-    loss_after = []
+    gauc_after = []
     for epoch, din in enumerate(fit(Din(features, architecture, recipe.seed), split.train, recipe), 1):
         quality = evaluate.quality(split.validation.label, predict(din, split.validation), split.validation.user)
         report(f"epoch {epoch}: validation AUC {quality.auc:.4f} GAUC {quality.gauc:.4f} logloss {quality.logloss:.4f}")
-        loss_after.append(quality.logloss)
-    epochs = int(np.argmin(loss_after)) + 1
+        gauc_after.append(quality.gauc)
+    epochs = int(np.argmax(gauc_after)) + 1
     report(f"trains {epochs} epochs on train and validation rows")
     *_, din = fit(Din(features, architecture, recipe.seed), split.known, replace(recipe, epochs=epochs))
     return din, epochs
@@ -124,6 +124,12 @@ def hash_samples(samples: Samples, features: Features) -> Samples:
         target_id=_hash(samples.target_id, features.id.buckets),
         target_tag=_hash(samples.target_tag, features.tag.buckets),
     )
+
+
+def known_items(samples: Samples) -> tuple[Ids, Ids]:
+    """Every id among the targets, ascending, and a tag of each."""
+    ids, first = np.unique(samples.target_id, return_index=True)
+    return ids, samples.target_tag[first]
 
 
 def _hash(values: Ids, buckets: int) -> NDArray[np.int32]:

@@ -1,0 +1,5 @@
+"""`python -m service` is `dinserve`."""
+
+from service.cli import main
+
+main()

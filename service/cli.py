@@ -1,0 +1,168 @@
+"""The `dinserve` command: joins the parts, and turns their errors into one sentence and an exit status."""
+
+import logging
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import click
+
+from service import __version__, artifact
+from service.config import Settings, load_settings
+from service.errors import ArtifactError, DinserveError, SettingsError
+
+Parameters = ParamSpec("Parameters")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dinserve")
+def main() -> None:
+    """Online click-through-rate scoring with a Deep Interest Network."""
+
+
+def refusing(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
+    """Answer one of our errors with its message and exit status 1, or 2 where a setting is at fault."""
+
+    @wraps(command)
+    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except SettingsError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(2)
+        except (DinserveError, OSError) as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(1)
+
+    return wrapped
+
+
+def settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for every setting; a flag not given leaves the setting to environment and default."""
+    for name, field in reversed(Settings.model_fields.items()):
+        flag = "--" + name.replace("_", "-")
+        if field.annotation is bool:
+            flag += "/--no-" + name.replace("_", "-")
+        option = click.option(flag, name, default=None, help=f"{field.description} [DIN_{name.upper()}]")
+        command = option(command)
+    return command
+
+
+@main.command()
+@settings_options
+@refusing
+def serve(**flags: Any) -> None:
+    """Serve the newest version of a model folder over HTTP."""
+    settings = load_settings({name: value for name, value in flags.items() if value is not None})
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+    )
+    click.echo(f"dinserve {__version__}\n{settings.describe()}", err=True)
+    _run(settings)
+
+
+def _run(settings: Settings) -> None:
+    import uvicorn
+
+    from service.app import create_app
+    from service.engine import tensorflow
+
+    loader = partial(
+        tensorflow.load,
+        intra_op_threads=settings.intra_op_threads,
+        inter_op_threads=settings.inter_op_threads,
+    )
+    # uvicorn drains on SIGTERM and then raises it again; with this handler back in place that means exit status 0.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    uvicorn.run(
+        create_app(settings, loader),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=settings.access_log,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.grace_s,
+    )
+
+
+@main.command()
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="MovieLens folder, interactions or samples")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="model folder the next version goes into")
+@click.option("--seed", default=1, show_default=True, help="seed of negatives, weights and order")
+@click.option("--epochs", default=3, show_default=True, type=click.IntRange(1), help="most epochs tried")
+@click.option("--batch-rows", default=256, show_default=True, type=click.IntRange(1), help="rows in a training step")
+@click.option("--learning-rate", default=2e-3, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--dimension", default=8, show_default=True, type=click.IntRange(1), help="embedding dimension")
+@click.option("--max-history", default=50, show_default=True, type=click.IntRange(1), help="history the model reads")
+@click.option("--id-buckets", default=1 << 16, show_default=True, type=click.IntRange(1), help="hash buckets of ids")
+@click.option("--tag-buckets", default=1 << 8, show_default=True, type=click.IntRange(1), help="hash buckets of tags")
+@click.option("--shared-tables/--separate-tables", default=False, show_default=True, help="target and history embeddings")
+@click.option("--softmax/--no-softmax", default=True, show_default=True, help="normalise the attention weights")
+@refusing
+def train(data: Path, out: Path, seed: int, *, shared_tables: bool, softmax: bool, **recipe: Any) -> None:
+    """Train a DIN on DATA, compare it with its baselines, and export it as the next version."""
+    from service.training.data import load
+    from service.training.export import Origin, export
+    from service.training.train import Recipe, known_items
+    from service.training.train import train as run
+
+    architecture = artifact.Architecture(shared_tables=shared_tables, softmax=softmax)
+    split = load(data, seed, recipe["max_history"])
+    click.echo(f"{split.source}: {len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test rows")
+    trained = run(split, Recipe(architecture=architecture, seed=seed, **recipe), click.echo)
+    click.echo(f"{'test rows':12}{'AUC':>8}{'GAUC':>8}{'logloss':>9}")
+    for name, each in trained.metrics.items():
+        click.echo(f"{name:12}{each.auc:8.4f}{each.gauc:8.4f}{each.logloss:9.4f}")
+    folder = export(trained.din, out, known_items(split.known), Origin(trained.training, trained.metrics))
+    click.echo(f"exported {folder}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@refusing
+def verify(folder: Path) -> None:
+    """Check a version, or every version of a model folder: checksums, signatures, golden answers."""
+    found = [folder] if (folder / artifact.MANIFEST).exists() else artifact.versions(folder)
+    if not found:
+        raise ArtifactError(f"{folder}: neither a version nor a folder of versions")
+    for version in found:
+        click.echo(f"{version}: {_verify(version)}")
+
+
+def _verify(version: Path) -> str:
+    from service.engine import tensorflow
+    from service.registry import check_golden, open_version
+
+    manifest = open_version(version, tensorflow.load).manifest
+    if artifact.GOLDEN not in manifest.files:
+        return "ok, without golden requests"
+    rows = tensorflow.RowEngine(tensorflow.SavedModel(version), manifest)
+    worst = check_golden(version, manifest, rows)
+    return f"ok, golden answers within {artifact.TOLERANCE:g} through every signature, serving_default within {worst:.1g}"
+
+
+@main.command()
+@click.option("--url", help="server to ask; default: the one this environment's settings describe")
+@refusing
+def health(url: str | None) -> None:
+    """Exit 0 if a server is ready, 1 if it is not: for container health checks."""
+    if url is None:
+        settings = load_settings()
+        host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104  compared, not bound
+        url = f"http://{host}:{settings.port}"
+    request = urllib.request.Request(f"{url}/health")  # noqa: S310  the operator's own server
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+            click.echo(response.read().decode())
+    except urllib.error.HTTPError as error:
+        click.echo(error.read().decode(), err=True)
+        sys.exit(1)
