@@ -1,0 +1,100 @@
+"""The routes for operators, and the document that describes them all."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from service.app import STATUS
+from service.artifact import Manifest
+from service.errors import RequestError
+from service.metrics import Metrics
+from service.schema import REQUEST_EXAMPLE, RESPONSE_EXAMPLE, HealthResponse, ScoreRequest, ScoreResponse
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live"])
+async def test_healthy_service_says_what_it_serves(client: httpx.AsyncClient, path: str) -> None:
+    """A ready service answers 200 with its model, version and engine, and every check passed."""
+    response = await client.get(path)
+    health = HealthResponse.model_validate_json(response.content)
+    assert response.status_code == 200
+    assert (health.status, health.model, health.version, health.engine) == ("ok", "din", "1", "fake")
+    assert {name: check.ok for name, check in health.checks.items()} == dict.fromkeys(
+        ("model", "executors", "accepting"), True
+    )
+
+
+async def test_hanging_executor_fails_both_probes(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When an executor is lost the service is neither ready nor live."""
+    monkeypatch.setattr(type(app.state.service.scorer), "alive", False)
+    for path in ("/health", "/health/live"):
+        response = await client.get(path)
+        assert (response.status_code, response.json()["status"]) == (503, "failed")
+        assert response.json()["checks"]["executors"]["ok"] is False
+
+
+async def test_model_is_the_manifest(client: httpx.AsyncClient, manifest: Manifest) -> None:
+    """GET /model returns the serving version's manifest."""
+    assert Manifest.model_validate_json((await client.get("/model")).content) == manifest
+
+
+async def test_metrics_come_in_both_formats(client: httpx.AsyncClient, good: dict[str, Any]) -> None:
+    """Prometheus text by default, OpenMetrics where it is asked for, each metric of the table in both."""
+    await client.post("/score", json=good)
+    text = await client.get("/metrics")
+    openmetrics = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    names = {name.removesuffix("_total") for name, *_ in Metrics.table()}
+    assert text.headers["content-type"].startswith("text/plain")
+    assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
+    families = parse_openmetrics(openmetrics.text)  # type: ignore[no-untyped-call]
+    assert {family.name for family in families} >= names
+    assert {family.name.removesuffix("_total") for family in parse_text(text.text)} >= names
+    assert 'din_model_info{engine="fake",name="din",version="1"} 1.0' in text.text
+    assert "process_resident_memory_bytes" in text.text
+
+
+async def test_pages_are_not_counted_as_requests(client: httpx.AsyncClient) -> None:
+    """Probes and scrapes leave the request metrics alone."""
+    for path in ("/health", "/health/live", "/model", "/metrics"):
+        await client.get(path)
+    counted = re.findall(r"^din_requests_total.* (\S+)$", (await client.get("/metrics")).text, re.MULTILINE)
+    assert counted == ["0.0"]
+
+
+async def test_openapi_documents_every_error(client: httpx.AsyncClient) -> None:
+    """Every code of `service.errors` stands with its status and an example at POST /score."""
+    operation = (await client.get("/openapi.json")).json()["paths"]["/score"]["post"]
+    documented = {
+        (code, int(status))
+        for status, response in operation["responses"].items()
+        for code in response["content"]["application/json"].get("examples", {})
+    }
+    assert documented == {(kind.code, STATUS[kind]) for kind in RequestError.__subclasses__()}
+
+
+async def test_openapi_documents_body_and_answer(client: httpx.AsyncClient) -> None:
+    """The body that is read raw is documented all the same, with examples that hold."""
+    document = (await client.get("/openapi.json")).json()
+    operation = document["paths"]["/score"]["post"]
+    body = operation["requestBody"]["content"]["application/json"]
+    assert set(body["schema"]["properties"]) == set(ScoreRequest.model_fields)
+    assert set(body["schema"]["properties"]["history"]["properties"]) == {"ids", "tags"}
+    assert body["example"] == REQUEST_EXAMPLE
+    assert ScoreRequest[int, int].model_validate(REQUEST_EXAMPLE).top_k == 1
+    assert ScoreResponse.model_validate(RESPONSE_EXAMPLE).ranking == [1]
+    assert not re.search(r"\$defs|Union", str(document))
+
+
+async def test_docs_page_is_there(client: httpx.AsyncClient) -> None:
+    """GET /docs shows the document."""
+    response = await client.get("/docs")
+    assert response.status_code == 200
+    assert "/openapi.json" in response.text

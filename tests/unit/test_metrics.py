@@ -1,0 +1,136 @@
+"""Metrics are declared once, and count what they say."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.metrics import STAGES, Metrics
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """A registry of its own."""
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    """The collectors in `registry`."""
+    return Metrics(registry)
+
+
+def test_table_lists_what_is_registered(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """The table for the README holds every collector with its type and help, and no other."""
+    registered = {(family.name, family.type, family.documentation) for family in registry.collect()}
+    assert {(name.removesuffix("_total"), kind, text) for name, kind, _, text in metrics.table()} == registered
+
+
+def test_every_metric_has_the_prefix_and_says_when(metrics: Metrics) -> None:
+    """Names begin with din_, times are seconds, and each help says when it counts or where its clock starts."""
+    for name, _, _, text in metrics.table():
+        assert name.startswith("din_")
+        assert any(word in text for word in ("Counted", "Starts", "starts", "Observed", "Set")), name
+
+
+def test_labels_are_the_table_s(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """Every exposed sample carries the labels of the table."""
+    metrics.request("overloaded", 0.1)
+    metrics.model("din", "1", "fake")
+    labels = {name: set(names) for name, _, names, _ in metrics.table()}
+    for family in registry.collect():
+        for sample in family.samples:
+            base = sample.name if sample.name in labels else family.name
+            expected = labels.get(base, labels.get(f"{family.name}_total"))
+            assert set(sample.labels) - {"le"} == expected, sample
+
+
+def test_outcomes_are_counted_by_code(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """Each outcome counts under its own code, and every request is timed."""
+    for code in ("ok", "ok", "overloaded", "client_closed"):
+        metrics.request(code, 0.004)
+    assert registry.get_sample_value("din_requests_total", {"code": "ok"}) == 2
+    assert registry.get_sample_value("din_requests_total", {"code": "overloaded"}) == 1
+    assert registry.get_sample_value("din_requests_total", {"code": "client_closed"}) == 1
+    assert registry.get_sample_value("din_request_duration_seconds_count") == 4
+    assert registry.get_sample_value("din_request_duration_seconds_bucket", {"le": "0.003"}) == 0
+    assert registry.get_sample_value("din_request_duration_seconds_bucket", {"le": "0.005"}) == 4
+
+
+def test_stages_keep_their_order(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """Durations land at the stages in the order of their names."""
+    metrics.stages(1, 2, 3, 4, 5)
+    sums = [registry.get_sample_value("din_stage_duration_seconds_sum", {"stage": stage}) for stage in STAGES]
+    assert sums == [1, 2, 3, 4, 5]
+
+
+def test_stage_left_out_is_an_error(metrics: Metrics) -> None:
+    """A missing duration is a mistake of the caller, not a shift of the others."""
+    with pytest.raises(ValueError, match="zip"):
+        metrics.stages(1, 2, 3, 4)
+
+
+def test_batches_are_observed(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """Rows, requests and padding of a batch are observed once each."""
+    metrics.batch(120, 3, 0.25)
+    assert registry.get_sample_value("din_batch_rows_sum") == 120
+    assert registry.get_sample_value("din_batch_requests_sum") == 3
+    assert registry.get_sample_value("din_batch_padding_ratio_sum") == 0.25
+
+
+def test_requests_in_flight_come_and_go(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """The gauge is the difference of what entered and what left."""
+    metrics.enter()
+    metrics.enter()
+    metrics.leave()
+    assert registry.get_sample_value("din_in_flight_requests") == 1
+
+
+@pytest.mark.parametrize(("truncated", "empty"), [(True, False), (False, True), (False, False)])
+def test_histories_are_counted(registry: CollectorRegistry, metrics: Metrics, truncated: bool, empty: bool) -> None:
+    """Truncated and empty histories are counted apart."""
+    metrics.history(truncated=truncated, empty=empty)
+    assert registry.get_sample_value("din_history_truncated_total") == truncated
+    assert registry.get_sample_value("din_empty_histories_total") == empty
+
+
+def test_one_version_serves(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """After a switch the new version is 1 and the old one 0."""
+    for version in ("1", "1", "2"):
+        metrics.model("din", version, "fake")
+    values = [
+        registry.get_sample_value("din_model_info", {"name": "din", "version": version, "engine": "fake"})
+        for version in ("1", "2")
+    ]
+    assert values == [0, 1]
+
+
+def test_several_processes_add_up(tmp_path: Path) -> None:
+    """With prometheus_client's multiprocess directory two processes' metrics are one sum."""
+    work = (
+        "from prometheus_client import CollectorRegistry; from service.metrics import Metrics\n"
+        "m = Metrics(CollectorRegistry()); m.request('ok', 0.1); m.enter(); m.model('din', '1', 'fake')\n"
+        "m.model('din', '2', 'fake'); m.batch(5, 1, 0.5)"
+    )
+    read = (
+        "from prometheus_client import CollectorRegistry, generate_latest\n"
+        "from prometheus_client.multiprocess import MultiProcessCollector\n"
+        "r = CollectorRegistry(); MultiProcessCollector(r); print(generate_latest(r).decode())"
+    )
+    run = [
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for code in (work, work, read)
+    ]
+    assert 'din_requests_total{code="ok"} 2.0' in run[-1]
+    assert "din_batch_rows_sum 10.0" in run[-1]
+    assert "din_in_flight_requests 2.0" in run[-1]
+    assert 'din_model_info{engine="fake",name="din",version="2"} 1.0' in run[-1]
