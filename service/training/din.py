@@ -5,6 +5,7 @@ tag, each with an attention unit of its own; the head reads both pooled historie
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
@@ -15,7 +16,7 @@ Tensor: TypeAlias = Any  # TensorFlow publishes no types
 
 MASKED = -(2.0**32) + 1  # far below any score, and exact in float32: exp of it is 0
 EPSILON = 1e-3
-MOMENTUM = 0.99
+MOMENTUM = 0.95  # 0.99 still remembers its start after an epoch of a small data set
 
 
 class Rows(NamedTuple):
@@ -45,6 +46,7 @@ class Dense(tf.Module):
         self.bias = tf.Variable(tf.zeros((units,)), name="bias")
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Map (..., inputs) to (..., units)."""
         return tf.tensordot(x, self.kernel, 1) + self.bias
 
 
@@ -54,7 +56,7 @@ class Mlp(tf.Module):
     def __init__(self, inputs: int, hidden: Sequence[int], rng: tf.random.Generator, name: str) -> None:
         super().__init__(name)
         sizes = [inputs, *hidden, 1]
-        self.layers = [Dense(a, b, rng, f"layer{i}") for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))]
+        self.layers = [Dense(a, b, rng, f"layer{i}") for i, (a, b) in enumerate(pairwise(sizes))]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map (..., inputs) to (...,)."""
@@ -105,7 +107,7 @@ class AttentionUnit(tf.Module):
 
 
 def normalise(score: Tensor, mask: Tensor, *, softmax: bool) -> Tensor:
-    """Turn scores (..., T) into weights: softmax over what `mask` (..., T) keeps, or the scores themselves; 0 elsewhere."""
+    """Turn scores (..., T) into weights: softmax over what `mask` keeps, or the scores themselves; 0 elsewhere."""
     if softmax:
         score = tf.nn.softmax(tf.where(mask, score, MASKED))
     return tf.where(mask, score, 0.0)
@@ -131,11 +133,11 @@ class Din(tf.Module):
         self.target_tables = self.tables
         if not architecture.shared_tables:
             self.target_tables = {name: _table(shape, rng, f"target_{name}") for name, shape in shapes.items()}
+        hidden, softmax = architecture.attention_hidden, architecture.softmax
         self.units = {
-            name: AttentionUnit(
-                each.dimension, architecture.attention_hidden, rng, f"attention_{name}", softmax=architecture.softmax
-            )
+            name: AttentionUnit(each.dimension, hidden, rng, f"attention_{name}", softmax=softmax)
             for name, each in by_name.items()
+            if architecture.pooling == "attention"
         }
         width = 2 * (features.id.dimension + features.tag.dimension)
         self.norm = BatchNorm(width, "norm")
@@ -145,9 +147,7 @@ class Din(tf.Module):
         """Pooled history and embedded target of one pair, (N, D) each."""
         q = tf.gather(self.target_tables[name], target)  # (N, D)
         k = tf.gather(self.tables[name], sequence)  # (N, T, D)
-        if self.architecture.pooling == "mean":
-            return mean_pool(k, length), q
-        return self.units[name](q, k, length), q
+        return self.units[name](q, k, length) if self.units else mean_pool(k, length), q
 
     def logits(self, rows: Rows, *, training: bool = False) -> Tensor:
         """Log-odds of a click, (N,)."""

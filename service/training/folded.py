@@ -68,12 +68,22 @@ class FoldedUnit:
         return normalise(tf.reshape(score, (block, time)), mask[None], softmax=self.softmax)
 
 
+class MeanUnit:
+    """What stands for an attention unit where the network has none: every entry of the history weighs the same."""
+
+    def weights(self, q: Tensor, k: Tensor, length: Tensor) -> Tensor:
+        """Weights (B, T), as `FoldedUnit.weights`."""
+        time = tf.shape(k)[0]
+        mean = tf.cast(tf.range(time) < length, tf.float32) / tf.cast(tf.maximum(length, 1), tf.float32)  # (T,)
+        return tf.broadcast_to(mean, (tf.shape(q)[0], time))
+
+
 class Folded:
     """The serving form of one trained `Din`; shares its embedding tables, freezes the rest."""
 
     def __init__(self, din: Din) -> None:
         self.din = din
-        self.units = {name: FoldedUnit(unit) for name, unit in din.units.items()}
+        self.units = {name: FoldedUnit(din.units[name]) if din.units else MeanUnit() for name in din.tables}
         self.head = _fold_head(din)
         self.longest = max(din.features.id.max_history, din.features.tag.max_history)
         self.rungs = rungs(self.longest)
@@ -108,8 +118,16 @@ class Folded:
         return (q[0], q[1]), (k[0], k[1])
 
     def score(self, blocks: Blocks) -> Tensor:
-        """Probabilities (K, B) of any number of blocks, chunk by chunk."""
-        q, k = self.embed(blocks)
+        """Probabilities (K, B) of any number of blocks, chunk by chunk.
+
+        Histories may be padded to any length T and U, but none may itself be longer than `longest`.
+        """
+        q, k = self.embed(
+            blocks._replace(
+                seq_id=blocks.seq_id[:, : tf.reduce_max(blocks.seq_id_length)],
+                seq_tag=blocks.seq_tag[:, : tf.reduce_max(blocks.seq_tag_length)],
+            )
+        )
         count = tf.shape(blocks.block_request)[0]
         k = (_pad(k[0], 1, self.longest), _pad(k[1], 1, self.longest))
         chunks = tf.TensorArray(tf.float32, 0, dynamic_size=True, infer_shape=False)
@@ -131,9 +149,7 @@ class Folded:
             done = self._run_chunk(*parts, stop - start)
             return stop, chunks.write(start // CHUNK_BLOCKS, done[: stop - start])
 
-        _, chunks = tf.while_loop(
-            lambda start, _: start < count, step, (tf.constant(0), chunks), parallel_iterations=1
-        )
+        _, chunks = tf.while_loop(lambda start, _: start < count, step, (tf.constant(0), chunks), parallel_iterations=1)
         return tf.ensure_shape(chunks.concat(), (None, None))
 
     def explain(self, blocks: Blocks) -> tuple[Tensor, Tensor, Tensor]:
