@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import: its ban
 import numpy as np
 import tensorflow as tf
 
-from service.artifact import Manifest
+from service.artifact import BlockSignature, Manifest, to_array
 from service.batch import Batch, Floats, Ids, Sample, pack
 from service.engine import Engine
 from service.errors import ArtifactError
@@ -31,6 +31,7 @@ BLOCK_INPUTS = (
     "block_request",
 )
 ROW_INPUTS = BLOCK_INPUTS[:-1]
+EXPLAIN_OUTPUTS = ("probability", "attention_id", "attention_tag")
 
 
 def load(version: Path, manifest: Manifest, *, intra_op_threads: int = 1, inter_op_threads: int = 1) -> Engine:
@@ -41,7 +42,8 @@ def load(version: Path, manifest: Manifest, *, intra_op_threads: int = 1, inter_
     """
     model = SavedModel(version, intra_op_threads, inter_op_threads)
     try:
-        return BlockEngine(model, manifest) if manifest.signatures.score else RowEngine(model, manifest)
+        score = manifest.signatures.score
+        return BlockEngine(model, manifest, score) if score else RowEngine(model, manifest)
     except Exception:
         model.close()
         raise
@@ -94,15 +96,13 @@ class BlockEngine:
 
     name = "tensorflow"
 
-    def __init__(self, model: SavedModel, manifest: Manifest) -> None:
-        signatures, self.manifest, self._model = manifest.signatures, manifest, model
-        assert signatures.score is not None
-        self._block = signatures.score.block
-        self._score = model.signature(signatures.score.name, BLOCK_INPUTS, ("probability",))
+    def __init__(self, model: SavedModel, manifest: Manifest, score: BlockSignature) -> None:
+        self._manifest, self._model = manifest, model
+        self._block = score.block
+        self._score = model.signature(score.name, BLOCK_INPUTS, ("probability",))
         self._explain = None
-        if signatures.explain:
-            outputs = ("probability", "attention_id", "attention_tag")
-            self._explain = model.signature(signatures.explain.name, BLOCK_INPUTS, outputs)
+        if explain := manifest.signatures.explain:
+            self._explain = model.signature(explain.name, BLOCK_INPUTS, EXPLAIN_OUTPUTS)
 
     @property
     def explains(self) -> bool:
@@ -120,13 +120,14 @@ class BlockEngine:
 
     def explain(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
         """Probabilities (K, B), attention (K, B, T) and (K, B, U)."""
-        assert self._explain is not None
+        if self._explain is None:
+            raise TypeError("this version has no explain signature")
         probability, ids, tags = self._explain(*_arrays(batch))
         return probability, ids, tags
 
     def warm(self) -> None:
         """Run the signature once: a version exported here compiles one shape whatever it is sent."""
-        batch = self.pack([_any_sample(self.manifest, 1)])
+        batch = self.pack([_any_sample(self._manifest)])
         self.run(batch)
         if self.explains:
             self.explain(batch)
@@ -143,7 +144,7 @@ class RowEngine:
     explains = False
 
     def __init__(self, model: SavedModel, manifest: Manifest) -> None:
-        row, self.manifest, self._model = manifest.signatures.row, manifest, model
+        row, self._manifest, self._model = manifest.signatures.row, manifest, model
         inputs = [getattr(row, name) for name in ROW_INPUTS]
         self._rows = model.signature(row.name, inputs, (row.output,))
 
@@ -170,7 +171,7 @@ class RowEngine:
 
     def warm(self) -> None:
         """Run the signature once."""
-        self.run(self.pack([_any_sample(self.manifest, 1)]))
+        self.run(self.pack([_any_sample(self._manifest)]))
 
     def close(self) -> None:
         """Free the SavedModel."""
@@ -189,11 +190,8 @@ def _arrays(batch: Batch) -> tuple[Ids, ...]:
     )
 
 
-def _any_sample(manifest: Manifest, rows: int) -> Sample:
-    def column(dtype: str) -> Ids:
-        return np.zeros(rows, np.int64) if dtype == "int64" else np.full(rows, b"", object)
-
-    ids, tags = column(manifest.features.id.dtype), column(manifest.features.tag.dtype)
+def _any_sample(manifest: Manifest) -> Sample:
+    ids, tags = (to_array([0], feature.dtype) for feature in (manifest.features.id, manifest.features.tag))
     return Sample(ids, tags, ids, tags)
 
 
