@@ -5,18 +5,18 @@ import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from service import artifact
 from service.artifact import BlockSignature, Candidates, Feature, Golden, GoldenRequest, History, Manifest, Signatures
-from service.batch import Ids
+from service.batch import Ids, Sample
 from service.training.din import Din, Rows, Tensor, to_bucket
 from service.training.folded import BLOCK, Blocks, Folded
 
-Known = tuple[Ids, Ids]  # ids the model was trained on and the tag of each
+Known: TypeAlias = tuple[Ids, Ids]  # ids the model was trained on and the tag of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,10 @@ class Serving(tf.Module):
             "seq_tag_length": tf.TensorSpec(one, tf.int32, "seq_tag_length"),
         }
         targets = {
-            shape: {"target_id": tf.TensorSpec(shape, ids, "target_id"), "target_tag": tf.TensorSpec(shape, tags, "target_tag")}
+            shape: {
+                "target_id": tf.TensorSpec(shape, ids, "target_id"),
+                "target_tag": tf.TensorSpec(shape, tags, "target_tag"),
+            }
             for shape in (one, block)
         }
         blocks = {**histories, **targets[block], "block_request": tf.TensorSpec(one, tf.int32, "block_request")}
@@ -83,7 +86,7 @@ class Serving(tf.Module):
         """Write the SavedModel."""
         tf.saved_model.save(self, str(folder), signatures=self.functions)
 
-    def predict(self, sample: artifact.Sample) -> list[float]:
+    def predict(self, sample: Sample) -> list[float]:
         """The reference answer to one sample, through `serving_default`: probabilities (C,)."""
         count = sample.rows
         answer = self.functions["serving_default"](
@@ -150,7 +153,9 @@ class _Draw:
         self.known, self.manifest = known, manifest
         self.rng = np.random.default_rng(0)
 
-    def request(self, name: str, history: int, candidates: int, *, tags: int | None = None, ids: Any = None) -> GoldenRequest:
+    def request(
+        self, name: str, history: int, candidates: int, *, tags: int | None = None, ids: Any = None
+    ) -> GoldenRequest:
         past_ids, past_tags = self._items(history, ids)
         if tags is not None:
             past_tags = self._items(tags)[1]
@@ -193,4 +198,4 @@ def _dtype(feature: Feature) -> Any:
 
 def _tile(values: Ids, count: int) -> Tensor:
     """Repeat a sequence (T,) for each row, (count, T)."""
-    return tf.constant(np.tile(values, (count, 1)).reshape(count, len(values)), tf.int64 if values.dtype != object else tf.string)
+    return tf.tile(tf.constant(values)[None], (count, 1))

@@ -1,7 +1,7 @@
 """Fit a network to samples, choosing the epoch on validation rows, and report on test rows once."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -24,7 +24,7 @@ EVALUATION_ROWS = 4096
 class Recipe:
     """What a training run is told."""
 
-    architecture: Architecture = Architecture()
+    architecture: Architecture = field(default_factory=Architecture)
     dimension: int = 8
     id_buckets: int = 1 << 16
     tag_buckets: int = 1 << 8
@@ -54,13 +54,14 @@ def train(split: Split, recipe: Recipe, report: Callable[[str], None] = print) -
     """
     tf.config.experimental.enable_op_determinism()
     features = _features(split.train, recipe)
-    hashed = Split(
-        *(hash_samples(part, features) for part in (split.train, split.validation, split.test)), source=split.source
-    )
+    parts: dict[str, Any] = {
+        name: hash_samples(getattr(split, name), features) for name in ("train", "validation", "test")
+    }
+    hashed = replace(split, **parts)
     metrics, chosen = {}, {}
     for name, pooling in (("din", "attention"), ("pooling", "mean")):
         architecture = recipe.architecture.model_copy(update={"pooling": pooling})
-        chosen[name] = _fit_and_refit(features, architecture, hashed, recipe, lambda line, name=name: report(f"{name} {line}"))
+        chosen[name] = _fit_and_refit(features, architecture, hashed, recipe, report)
         metrics[name] = evaluate.quality(split.test.label, predict(chosen[name][0], hashed.test), split.test.user)
     popularity = evaluate.popularity(split.known, split.test)
     metrics["popularity"] = evaluate.quality(split.test.label, popularity, split.test.user)
@@ -87,10 +88,11 @@ def _fit_and_refit(
     gauc_after = []
     for epoch, din in enumerate(fit(Din(features, architecture, recipe.seed), split.train, recipe), 1):
         quality = evaluate.quality(split.validation.label, predict(din, split.validation), split.validation.user)
-        report(f"epoch {epoch}: validation AUC {quality.auc:.4f} GAUC {quality.gauc:.4f} logloss {quality.logloss:.4f}")
+        figures = f"AUC {quality.auc:.4f} GAUC {quality.gauc:.4f} logloss {quality.logloss:.4f}"
+        report(f"{architecture.pooling} pooling, epoch {epoch}: validation {figures}")
         gauc_after.append(quality.gauc)
     epochs = int(np.argmax(gauc_after)) + 1
-    report(f"trains {epochs} epochs on train and validation rows")
+    report(f"{architecture.pooling} pooling trains {epochs} epochs on train and validation rows")
     *_, din = fit(Din(features, architecture, recipe.seed), split.known, replace(recipe, epochs=epochs))
     return din, epochs
 
@@ -157,14 +159,11 @@ def _step(din: Din, learning_rate: float) -> Callable[[Rows, Tensor], Tensor]:
         with tf.GradientTape() as tape:
             logits = din.logits(rows, training=True)
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(label, logits))
-        variables = [each for each in din.trainable_variables if each.ref() not in unused]
         optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
 
-    unused = {each.ref() for unit in din.units.values() for each in unit.variables}
-    if din.architecture.pooling == "attention":
-        unused = set()
-    optimizer.build([each for each in din.trainable_variables if each.ref() not in unused])
+    variables = din.trainable_variables
+    optimizer.build(variables)
     return tf.function(step, reduce_retracing=True)  # type: ignore[no-any-return]
 
 
