@@ -1,0 +1,227 @@
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from service.training import din as network
+from service.training.din import AttentionUnit, BatchNorm, Din, Rows, mean_pool, to_bucket
+
+MakeDin: TypeAlias = Callable[..., Any]
+Doubles: TypeAlias = NDArray[np.float64]
+
+ROWS, TIME, DIMENSION = 6, 9, 4
+INT64 = st.integers(-(2**63), 2**63 - 1)
+SOFTMAX = pytest.mark.parametrize("softmax", [pytest.param(True, id="softmax"), pytest.param(False, id="plain-scores")])
+
+
+def as_doubles(variable: Any) -> Doubles:
+    """A variable's values in the precision of the references below."""
+    return np.asarray(variable.numpy(), np.float64)
+
+
+def reference_mlp(mlp: Any, x: Doubles) -> Doubles:
+    """relu(... relu(x W1 + b1) ...) W + b, the last layer of one unit: (..., inputs) to (...)."""
+    for layer in mlp.layers[:-1]:
+        x = np.maximum(x @ as_doubles(layer.kernel) + as_doubles(layer.bias), 0)
+    last = mlp.layers[-1]
+    return np.asarray((x @ as_doubles(last.kernel) + as_doubles(last.bias))[..., 0])
+
+
+def reference_attention(unit: Any, q: Doubles, k: Doubles, length: int, *, softmax: bool) -> tuple[Doubles, Doubles]:
+    """Formula 3 of the paper for one target q (D,) and keys k (T, D), entry by entry: weights (T,), sum (D,)."""
+    weights = np.zeros(len(k))
+    for t in range(length):
+        weights[t] = reference_mlp(unit.mlp, np.concatenate([q, k[t], q - k[t], q * k[t]]))
+    if softmax and length:
+        e = np.exp(weights[:length])
+        weights[:length] = e / e.sum()
+    return weights, sum((weights[t] * k[t] for t in range(length)), np.zeros(len(q)))
+
+
+def reference_network(din: Any, row: tuple[Any, ...]) -> float:
+    """Log-odds of one row (history buckets, history tags, target bucket, target tag)."""
+    parts = []
+    for name, sequence, target in (("id", row[0], row[2]), ("tag", row[1], row[3])):
+        q, k = as_doubles(din.target_tables[name])[target], as_doubles(din.tables[name])[sequence]
+        if din.architecture.pooling == "mean":
+            pooled = k.mean(0) if len(k) else np.zeros(len(q))
+        else:
+            pooled = reference_attention(din.units[name], q, k, len(k), softmax=din.architecture.softmax)[1]
+        parts += [pooled, q]
+    norm, x = din.norm, np.concatenate(parts)
+    x = (x - as_doubles(norm.mean)) / np.sqrt(as_doubles(norm.variance) + 1e-3)
+    return float(reference_mlp(din.head, x * as_doubles(norm.gamma) + as_doubles(norm.beta)))
+
+
+def make_unit(*, softmax: bool = True) -> AttentionUnit:
+    """An attention unit with biases."""
+    unit = AttentionUnit(DIMENSION, (5, 3), tf.random.Generator.from_seed(3, alg="philox"), "unit", softmax=softmax)
+    for layer in unit.mlp.layers:
+        layer.bias.assign(np.random.default_rng(4).normal(0, 0.3, layer.bias.shape))
+    return unit
+
+
+def draw_attention(seed: int = 5) -> tuple[Any, Any, Any]:
+    """Queries (N, D), keys (N, T, D) and lengths (N,) from none to all of T."""
+    rng = np.random.default_rng(seed)
+    q, k = rng.normal(size=(ROWS, DIMENSION)), rng.normal(size=(ROWS, TIME, DIMENSION))
+    return np.float32(q), np.float32(k), np.array([0, 1, 2, 5, TIME - 1, TIME], np.int32)
+
+
+@pytest.mark.parametrize(
+    ("values", "buckets", "expected"),
+    [
+        pytest.param([1919, 2020, 2121, 3232, 1818], 12, [6, 9, 0, 4, 9], id="seed-notebook"),
+        pytest.param([0, 1, -1, 10, -10], 1000, [735, 849, 430, 862, 69], id="small-and-negative"),
+        pytest.param(
+            [2**63 - 1, -(2**63), 10**18, -(10**18)], 1 << 16, [37295, 14304, 63303, 53719], id="nineteen-digits"
+        ),
+        pytest.param(["", "abc", "Émilie", "a longer name, with spaces"], 256, [79, 105, 55, 202], id="text"),
+    ],
+)
+def test_hashing_vectors(values: list[Any], buckets: int, expected: list[int]) -> None:
+    """A value falls into the bucket that FarmHash Fingerprint64 of its text gives (pyfarmhash says the same)."""
+    dtype = tf.string if isinstance(values[0], str) else tf.int64
+    assert to_bucket(tf.constant(values, dtype), buckets).numpy().tolist() == expected
+
+
+@given(INT64)
+def test_integer_hashes_as_its_text(value: int) -> None:
+    """An integer and its decimal text fall into one bucket, so a model may change its id type."""
+    bucket = to_bucket(tf.constant([value], tf.int64), 1 << 16)
+    assert bucket.numpy() == to_bucket(tf.constant([str(value)]), 1 << 16).numpy()
+
+
+@SOFTMAX
+def test_attention_is_the_formula(softmax: bool) -> None:
+    """Weights and pooled histories are those of the paper's formula, computed entry by entry in double precision."""
+    unit, (q, k, length) = make_unit(softmax=softmax), draw_attention()
+    weights, pooled = unit.weights(q, k, length).numpy(), unit(q, k, length).numpy()
+    for n in range(ROWS):
+        expected = reference_attention(unit, q[n].astype(float), k[n].astype(float), length[n], softmax=softmax)
+        np.testing.assert_allclose(weights[n], expected[0], atol=1e-6, rtol=0)
+        np.testing.assert_allclose(pooled[n], expected[1], atol=1e-6, rtol=0)
+
+
+@SOFTMAX
+def test_attention_ignores_padding(softmax: bool) -> None:
+    """What stands behind a history's length changes neither its weights nor its sum, however large."""
+    unit, (q, k, length) = make_unit(softmax=softmax), draw_attention()
+    padded = np.where(np.arange(TIME)[:, None] < length[:, None, None], k, np.float32(1e6))
+    np.testing.assert_array_equal(unit.weights(q, padded, length), unit.weights(q, k, length))
+    np.testing.assert_allclose(unit(q, padded, length), unit(q, k, length), atol=1e-6, rtol=0)
+
+
+@SOFTMAX
+@pytest.mark.parametrize("time", [pytest.param(0, id="no-columns"), pytest.param(3, id="padding-only")])
+def test_empty_history_has_no_interest(softmax: bool, time: int) -> None:
+    """An empty history is a zero vector, never NaN."""
+    unit, (q, k, _) = make_unit(softmax=softmax), draw_attention()
+    assert unit(q, k[:, :time], np.zeros(ROWS, np.int32)).numpy().tolist() == np.zeros((ROWS, DIMENSION)).tolist()
+
+
+def test_softmax_survives_large_scores() -> None:
+    """Scores beyond what exp can hold still give weights that sum to 1."""
+    score = tf.constant([[1e4, 1e4, -1e4, 0.0]])
+    weights = network.normalise(score, tf.constant([[True, True, True, False]]), softmax=True)
+    assert weights.numpy().tolist() == [[0.5, 0.5, 0.0, 0.0]]
+
+
+def test_mean_pooling_by_hand() -> None:
+    """Mean pooling divides by the history's own length, and an empty history is zero."""
+    k = tf.constant([[[1.0, 2.0], [3.0, 6.0], [9.0, 9.0]]] * 3)
+    assert mean_pool(k, tf.constant([2, 0, 1])).numpy().tolist() == [[2.0, 4.0], [0.0, 0.0], [1.0, 2.0]]
+
+
+def make_norm() -> BatchNorm:
+    """A batch normalisation of two columns with a scale, a shift and a past."""
+    norm = BatchNorm(2, "norm")
+    for variable, values in ((norm.gamma, [2.0, 1.0]), (norm.beta, [0.5, -1.0])):
+        variable.assign(values)
+    norm.mean.assign([1.0, 3.0])
+    norm.variance.assign([0.999, 3.999])
+    return norm
+
+
+def test_batch_norm_serves_moving_averages() -> None:
+    """Serving normalises by the averages kept in training: (x - mean) / sqrt(variance + 0.001) * gamma + beta."""
+    served = make_norm()(tf.constant([[2.0, 5.0], [1.0, 1.0]]), training=False)
+    np.testing.assert_allclose(served, [[2.5, 0.0], [0.5, -2.0]], atol=1e-6)
+
+
+def test_batch_norm_trains_on_the_batch() -> None:
+    """Training normalises by the batch's own moments and moves the averages towards them."""
+    norm, keep = make_norm(), network.MOMENTUM
+    trained = norm(tf.constant([[1.0, 2.0], [3.0, 6.0]]), training=True)  # means 2, 4; variances 1, 4
+    one, two = 1 / np.sqrt(1.001), 2 / np.sqrt(4.001)
+    np.testing.assert_allclose(trained, [[0.5 - 2 * one, -1 - two], [0.5 + 2 * one, -1 + two]], atol=1e-6)
+    np.testing.assert_allclose(norm.mean, [keep * 1 + (1 - keep) * 2, keep * 3 + (1 - keep) * 4], atol=1e-6)
+    np.testing.assert_allclose(norm.variance, [keep * 0.999 + (1 - keep), keep * 3.999 + (1 - keep) * 4], atol=1e-6)
+
+
+def draw_rows(seed: int, *, time: int = 7, tags: int = 5) -> Rows:
+    """Rows of hashed values, the first without any history."""
+    rng = np.random.default_rng(seed)
+    return Rows(
+        rng.integers(0, 512, (ROWS, time)),
+        rng.integers(0, 64, (ROWS, tags)),
+        np.array([0, *rng.integers(0, time + 1, ROWS - 1)], np.int32),
+        np.array([0, *rng.integers(0, tags + 1, ROWS - 1)], np.int32),
+        rng.integers(0, 512, ROWS),
+        rng.integers(0, 64, ROWS),
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="default"),
+        pytest.param({"softmax": False}, id="plain-scores"),
+        pytest.param({"shared_tables": True}, id="shared-tables"),
+        pytest.param({"pooling": "mean"}, id="mean-pooling"),
+        pytest.param({"dimension": 3, "attention_hidden": (5, 2), "head_hidden": (6, 4)}, id="other-sizes"),
+    ],
+)
+def test_network_is_its_reference(make_din: MakeDin, options: dict[str, Any]) -> None:
+    """Log-odds are those of the network written down row by row in double precision."""
+    din, rows = make_din(**options), draw_rows(6)
+    logits = din.logits(rows).numpy()
+    for n in range(ROWS):
+        histories = rows.seq_id[n, : rows.seq_id_length[n]], rows.seq_tag[n, : rows.seq_tag_length[n]]
+        row = (*histories, rows.target_id[n], rows.target_tag[n])
+        assert logits[n] == pytest.approx(reference_network(din, row), abs=5e-6)  # log-odds are of the order of 1
+
+
+@pytest.mark.parametrize("pooling", [pytest.param("attention", id="attention"), pytest.param("mean", id="mean")])
+def test_zero_is_a_real_id(make_din: MakeDin, pooling: str) -> None:
+    """A history of the value 0 is a history, not padding."""
+    din, rows = make_din(pooling=pooling), draw_rows(7)
+    zero = rows._replace(seq_id=np.zeros_like(rows.seq_id), seq_id_length=np.full(ROWS, 1, np.int32))
+    nothing = zero._replace(seq_id_length=np.zeros(ROWS, np.int32))
+    assert (abs(din.logits(zero) - din.logits(nothing)).numpy() > 1e-4).all()
+
+
+def test_shared_tables_are_one(make_din: MakeDin) -> None:
+    """Targets and histories look up one table where the architecture says so, and two where it does not."""
+    shared, separate = make_din(shared_tables=True), make_din()
+    assert [shared.target_tables[name] is shared.tables[name] for name in ("id", "tag")] == [True, True]
+    assert len(separate.trainable_variables) - len(shared.trainable_variables) == 2
+
+
+def test_mean_pooling_has_no_attention(make_din: MakeDin) -> None:
+    """A network that pools by the mean carries no attention weights about."""
+    assert not any("attention" in each.name for each in make_din(pooling="mean").variables)
+    assert make_din(pooling="mean").units == {}
+
+
+def test_seed_decides_the_weights(make_din: MakeDin) -> None:
+    """Networks of one seed start equal, of two seeds not."""
+    features, architecture = make_din().features, make_din().architecture
+    first, again, other = (Din(features, architecture, seed) for seed in (1, 1, 2))
+    assert all((a.numpy() == b.numpy()).all() for a, b in zip(first.variables, again.variables, strict=True))
+    assert (first.tables["id"].numpy() != other.tables["id"].numpy()).any()
