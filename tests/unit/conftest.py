@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 
-from service.artifact import Architecture, Feature, Features, Quality, Training
+from service.artifact import Architecture, Feature, Features, Manifest, Quality, Training, read_manifest
 from service.batch import Sample
 
 MakeDin: TypeAlias = Callable[..., Any]
@@ -50,6 +50,12 @@ def exported(din: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     known = np.arange(40), np.arange(40) % 7
     return export(din, tmp_path_factory.mktemp("model") / "din", known, Origin(TRAINING, {"din": QUALITY}))
+
+
+@pytest.fixture(scope="session")
+def manifest(exported: Path) -> Manifest:
+    """The contract of `exported`."""
+    return read_manifest(exported)
 
 
 @pytest.fixture(scope="session")
