@@ -1,7 +1,7 @@
 """Pack requests into the rectangular arrays the `score` signature takes, and split its answer back.
 
-Dimension letters, here and in the engines: R requests, C candidates of one request, T and U history lengths (ids, tags),
-K blocks, B candidates in a block. A block holds candidates of one request only, so that it sees one history.
+Dimension letters, here and in the engines: R requests, C candidates of one request, T and U history lengths (ids,
+tags), K blocks, B candidates in a block. A block holds candidates of one request only, so that it sees one history.
 """
 
 from collections.abc import Sequence
@@ -55,9 +55,9 @@ class Batch:
     @property
     def padding(self) -> float:
         """Share of the (candidate, history entry) pairs laid out here that hold padding, 0 to 1."""
-        laid_out = self.target_id.size * (self.seq_id.shape[1] + self.seq_tag.shape[1])
-        used = np.dot(self.rows, self.seq_id_length + self.seq_tag_length)
-        return 1.0 - float(used) / laid_out
+        laid_out: int = self.target_id.size * (self.seq_id.shape[1] + self.seq_tag.shape[1])
+        used = int(np.dot(self.rows, self.seq_id_length + self.seq_tag_length))
+        return 1.0 - used / laid_out
 
 
 def pack(samples: Sequence[Sample], block: int) -> Batch:
@@ -95,7 +95,7 @@ def split(batch: Batch, blocked: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Ids:
-    return np.full(shape, b"", object) if dtype == object else np.zeros(shape, dtype)
+    return np.full(shape, b"", object) if dtype.hasobject else np.zeros(shape, dtype)
 
 
 def _stack(sequences: list[Ids]) -> tuple[Ids, NDArray[np.int32]]:

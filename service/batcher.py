@@ -1,11 +1,12 @@
 """A queue bounded in rows in front of a few executor threads, which run what waits together.
 
-Generic: it knows jobs with a number of rows, a deadline and a key, and a function that runs several payloads of one key.
-All state is in `_waiting` and `_running`, changed on the event loop only. Nothing polls: a job entering, a batch ending and
-a timer each call `_pump`, which asks the pure function `decide` what to do and does it.
+Generic: it knows jobs with a number of rows, a deadline and a key, and a function that runs several payloads of one
+key. All state is in `_waiting` and `_running`, changed on the event loop only. Nothing polls: a job entering, a batch
+ending and a timer each call `_pump`, which asks the pure function `decide` what to do and does it.
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -56,9 +57,7 @@ class Decision(Generic[Key, Payload, Answer]):
     wake_at: float | None  # ask again then; None: when something happens
 
 
-def decide(
-    waiting: Iterable[Job[Key, Payload, Answer]], now: float, policy: Policy
-) -> Decision[Key, Payload, Answer]:
+def decide(waiting: Iterable[Job[Key, Payload, Answer]], now: float, policy: Policy) -> Decision[Key, Payload, Answer]:
     """Choose what an idle executor runs next: the oldest jobs of one key that fit a batch, in order of arrival.
 
     Jobs whose future is done (cancelled) or whose deadline has passed are never run. A batch that could still grow is
@@ -101,9 +100,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         executors: how many batches run at once.
     """
 
-    def __init__(
-        self, run: Callable[[Key, list[Payload]], Sequence[Answer]], policy: Policy, executors: int
-    ) -> None:
+    def __init__(self, run: Callable[[Key, list[Payload]], Sequence[Answer]], policy: Policy, executors: int) -> None:
         self._call = run
         self._policy = policy
         self._executors = executors
@@ -112,17 +109,16 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._rows = 0  # of waiting jobs not withdrawn
         self._inbox: SimpleQueue[_Run[Key, Payload, Answer] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._idle: asyncio.Event | None = None
+        self._idle = asyncio.Event()
         self._open = False
 
     async def start(self) -> None:
         """Start the executor threads and admit jobs."""
-        self._loop = asyncio.get_running_loop()
-        self._idle = asyncio.Event()
+        loop = asyncio.get_running_loop()
         self._threads = [
-            threading.Thread(target=self._execute, name=f"executor-{i}", daemon=True) for i in range(self._executors)
+            threading.Thread(target=self._execute, args=[loop], name=f"executor-{i}", daemon=True)
+            for i in range(self._executors)
         ]
         for thread in self._threads:
             thread.start()
@@ -131,12 +127,10 @@ class Batcher(Generic[Key, Payload, Answer]):
     async def stop(self, grace_s: float) -> int:
         """Refuse new jobs, finish what is here within `grace_s`, fail the rest; returns how many were cut."""
         self._open = False
-        if self._idle is not None and (self._waiting or self._running):
+        if self._waiting or self._running:
             self._idle.clear()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace_s)
-            except TimeoutError:
-                pass
         cut = self._cut()
         for _ in self._threads:
             self._inbox.put(None)
@@ -156,8 +150,7 @@ class Batcher(Generic[Key, Payload, Answer]):
 
     def submit(self, key: Key, payload: Payload, rows: int, deadline: float) -> Job[Key, Payload, Answer]:
         """Enter an admitted job; its future ends with (answer, when its batch was released) or one of our errors."""
-        assert self._loop is not None
-        job = Job(key, payload, rows, deadline, time.monotonic(), self._loop.create_future())
+        job = Job(key, payload, rows, deadline, time.monotonic(), asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._rows += rows
         self._pump()
@@ -169,16 +162,6 @@ class Batcher(Generic[Key, Payload, Answer]):
             self._leave(job)
         if not job.future.cancel() and not job.future.cancelled():
             job.future.exception()  # retrieved, so that the loop does not report it as lost
-
-    @property
-    def waiting_rows(self) -> int:
-        """Rows in the queue."""
-        return self._rows
-
-    @property
-    def running(self) -> int:
-        """Batches with an executor."""
-        return len(self._running)
 
     def stalled(self, limit_s: float) -> bool:
         """Whether an executor is gone, or has been with one batch for longer than `limit_s`."""
@@ -210,10 +193,9 @@ class Batcher(Generic[Key, Payload, Answer]):
                 self._running.append(run)
                 self._inbox.put(run)
             if decision.wake_at is not None:
-                assert self._loop is not None
-                self._timer = self._loop.call_later(decision.wake_at - now, self._pump)
+                self._timer = asyncio.get_running_loop().call_later(decision.wake_at - now, self._pump)
                 return
-        if self._idle is not None and not self._waiting and not self._running:
+        if not self._waiting and not self._running:
             self._idle.set()
 
     def _leave(self, job: Job[Key, Payload, Answer]) -> None:
@@ -235,7 +217,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._waiting.clear()
         return len(left)
 
-    def _execute(self) -> None:
+    def _execute(self, loop: asyncio.AbstractEventLoop) -> None:
         """An executor thread: run batches until told to end."""
         while (run := self._inbox.get()) is not None:
             try:
@@ -244,12 +226,11 @@ class Batcher(Generic[Key, Payload, Answer]):
                     raise ValueError(f"{len(run.answers)} answers for {len(run.jobs)} payloads")  # noqa: TRY301
             except BaseException as error:  # noqa: BLE001  a border: a thread that dies would strand its batch
                 run.error = error
-            self._report(run)
+            self._report(loop, run)
 
-    def _report(self, run: _Run[Key, Payload, Answer]) -> None:
-        assert self._loop is not None
+    def _report(self, loop: asyncio.AbstractEventLoop, run: _Run[Key, Payload, Answer]) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._finish, run)
+            loop.call_soon_threadsafe(self._finish, run)
         except RuntimeError:  # the loop has closed: nobody is left to tell
             logger.warning("a batch of %d ended after the event loop", len(run.jobs))
 
@@ -264,5 +245,3 @@ class Batcher(Generic[Key, Payload, Answer]):
             elif not job.future.done():
                 job.future.set_result((run.answers[i], run.released))
         self._pump()
-
-

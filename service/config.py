@@ -29,7 +29,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DIN_", frozen=True, extra="forbid", protected_namespaces=())
 
-    model_dir: Path = Field(Path("model_artifacts/din"), description="folder of numbered versions; the highest is served")
+    model_dir: Path = Field(
+        Path("model_artifacts/din"), description="folder of numbered versions; the highest is served"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose")
     max_candidates: int = Field(2000, ge=1, description="most candidates in a request")
@@ -46,7 +48,9 @@ class Settings(BaseSettings):
         1000.0, gt=0, description="a request's time when it brings no X-Deadline-Ms header, in ms"
     )
     executors: int = Field(
-        default_factory=usable_cpus, ge=1, description="threads that run batches; default: the CPUs this process may use"
+        default_factory=usable_cpus,
+        ge=1,
+        description="threads that run batches; default: the CPUs this process may use",
     )
     intra_op_threads: int = Field(1, ge=1, description="TensorFlow threads inside one operation")
     inter_op_threads: int = Field(1, ge=1, description="TensorFlow threads across operations of one batch")

@@ -1,8 +1,8 @@
 """Every failure this project names, each with its stable code.
 
 A request meets them in this order: the body is read (`MalformedJson`, `UnsupportedMediaType`, `BodyTooLarge`), checked
-(`InvalidRequest`), admitted (`Unauthorized`, `NotReady`, `Overloaded`), run before its deadline (`DeadlineExceeded`) and
-answered; whatever else happens is a defect (`Internal`). Files fail with `ArtifactError` (a version) or `DataError`
+(`InvalidRequest`), admitted (`Unauthorized`, `NotReady`, `Overloaded`), run before its deadline (`DeadlineExceeded`)
+and answered; whatever else happens is a defect (`Internal`). Files fail with `ArtifactError` (a version) or `DataError`
 (training data), settings with `SettingsError`.
 """
 

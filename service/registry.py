@@ -71,7 +71,9 @@ def check_golden(folder: Path, manifest: Manifest, engine: Engine) -> float:
         answer = split(batch, engine.run(batch))[0]
         expected = np.array(request.probabilities)
         if answer.shape != expected.shape:
-            raise ArtifactError(f"{folder}: golden request {request.name!r}: {answer.size} answers, not {expected.size}")
+            raise ArtifactError(
+                f"{folder}: golden request {request.name!r}: {answer.size} answers, not {expected.size}"
+            )
         difference = float(np.abs(answer - expected).max())
         if not difference <= artifact.TOLERANCE:  # NaN fails too
             raise ArtifactError(f"{folder}: golden request {request.name!r}: off by {difference:.2g}")

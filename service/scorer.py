@@ -148,5 +148,3 @@ def _join(served: Served, answers: list[tuple[Part, float]], entered: float) -> 
         max(part.pack_s for part in parts),
         max(part.infer_s for part in parts),
     )
-
-
