@@ -49,10 +49,9 @@ class Job(Generic[Key, Payload, Answer]):
 
 @dataclass(frozen=True, slots=True)
 class Decision(Generic[Key, Payload, Answer]):
-    """What to do now: drop the first `taken` waiting jobs, of which `expired` get an error and `batch` runs."""
+    """What to do now: `dropped` leave without running, `batch` runs."""
 
-    taken: int
-    expired: list[Job[Key, Payload, Answer]]
+    dropped: list[Job[Key, Payload, Answer]]  # cancelled or expired
     batch: list[Job[Key, Payload, Answer]]
     wake_at: float | None  # ask again then; None: when something happens
 
@@ -63,22 +62,21 @@ def decide(waiting: Iterable[Job[Key, Payload, Answer]], now: float, policy: Pol
     Jobs whose future is done (cancelled) or whose deadline has passed are never run. A batch that could still grow is
     held until its oldest job has waited `max_delay_s`.
     """
-    expired: list[Job[Key, Payload, Answer]] = []
+    dropped: list[Job[Key, Payload, Answer]] = []
     batch: list[Job[Key, Payload, Answer]] = []
-    rows, taken, full = 0, 0, False
+    rows, full = 0, False
     for job in waiting:
-        if not job.future.done() and job.deadline > now:
-            full = bool(batch) and (job.key != batch[0].key or rows + job.rows > policy.max_batch_rows)
-            if full:
-                break
-            batch.append(job)
-            rows += job.rows
-        elif not job.future.done():
-            expired.append(job)
-        taken += 1
+        if job.future.done() or job.deadline <= now:
+            dropped.append(job)
+            continue
+        full = bool(batch) and (job.key != batch[0].key or rows + job.rows > policy.max_batch_rows)
+        if full:
+            break
+        batch.append(job)
+        rows += job.rows
     if batch and not full and now < (wake_at := batch[0].entered + policy.max_delay_s):
-        return Decision(0, expired, [], wake_at)
-    return Decision(taken, expired, batch, None)
+        return Decision(dropped, [], wake_at)
+    return Decision(dropped, batch, None)
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +104,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._executors = executors
         self._waiting: deque[Job[Key, Payload, Answer]] = deque()
         self._running: list[_Run[Key, Payload, Answer]] = []
-        self._rows = 0  # of waiting jobs not withdrawn
+        self._rows = 0  # of waiting jobs
         self._inbox: SimpleQueue[_Run[Key, Payload, Answer] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -158,8 +156,7 @@ class Batcher(Generic[Key, Payload, Answer]):
 
     def withdraw(self, job: Job[Key, Payload, Answer]) -> None:
         """Give up on a job: it is not run if it has not started. Does nothing to a finished one."""
-        if job.waiting:
-            self._leave(job)
+        self._leave(job)
         if not job.future.cancel() and not job.future.cancelled():
             job.future.exception()  # retrieved, so that the loop does not report it as lost
 
@@ -184,10 +181,10 @@ class Batcher(Generic[Key, Payload, Answer]):
         while self._waiting and len(self._running) < self._executors:
             now = time.monotonic()
             decision = decide(self._waiting, now, self._policy)
-            for job in decision.expired:
+            for job in (*decision.dropped, *decision.batch):
+                self._leave(job)
+            for job in decision.dropped:
                 self._fail(job, DeadlineExceeded("the deadline passed before the request was run"))
-            for _ in range(decision.taken):
-                self._leave(self._waiting.popleft())
             if decision.batch:
                 run = _Run(decision.batch, now)
                 self._running.append(run)
@@ -201,6 +198,7 @@ class Batcher(Generic[Key, Payload, Answer]):
     def _leave(self, job: Job[Key, Payload, Answer]) -> None:
         if job.waiting:
             job.waiting = False
+            self._waiting.remove(job)  # from the front, nearly always
             self._rows -= job.rows
 
     def _fail(self, job: Job[Key, Payload, Answer], error: Exception) -> None:
@@ -211,10 +209,9 @@ class Batcher(Generic[Key, Payload, Answer]):
         """Fail whatever is unfinished; returns how many jobs that were."""
         jobs = [*self._waiting, *(job for run in self._running for job in run.jobs)]
         left = [job for job in jobs if not job.future.done()]
-        for job in left:
+        for job in jobs:
             self._leave(job)
             self._fail(job, NotReady("the server shut down before the request was done"))
-        self._waiting.clear()
         return len(left)
 
     def _execute(self, loop: asyncio.AbstractEventLoop) -> None:
