@@ -60,7 +60,7 @@ def decide(waiting: Iterable[Job[Key, Payload, Answer]], now: float, policy: Pol
     """Choose what an idle executor runs next: the oldest jobs of one key that fit a batch, in order of arrival.
 
     Jobs whose future is done (cancelled) or whose deadline has passed are never run. A batch that could still grow is
-    held until its oldest job has waited `max_delay_s`.
+    held until its oldest job has waited `max_delay_s`, unless a deadline in it comes first.
     """
     dropped: list[Job[Key, Payload, Answer]] = []
     batch: list[Job[Key, Payload, Answer]] = []
@@ -74,8 +74,10 @@ def decide(waiting: Iterable[Job[Key, Payload, Answer]], now: float, policy: Pol
             break
         batch.append(job)
         rows += job.rows
-    if batch and not full and now < (wake_at := batch[0].entered + policy.max_delay_s):
-        return Decision(dropped, [], wake_at)
+    if batch and not full and rows < policy.max_batch_rows:
+        wake_at = batch[0].entered + policy.max_delay_s
+        if now < wake_at < min(job.deadline for job in batch):
+            return Decision(dropped, [], wake_at)
     return Decision(dropped, batch, None)
 
 
