@@ -105,8 +105,9 @@ def fit(din: Din, samples: Samples, recipe: Recipe) -> Iterator[Din]:
         loss = np.float32(0)
         for rows, label in _batches(samples, rng.permutation(len(samples)), recipe.batch_rows, f"epoch {epoch}"):
             loss = step(rows, label)
-        if not np.isfinite(loss):
-            raise DataError(f"the loss is {float(loss)} after epoch {epoch}; a lower learning rate may help")
+        # The loss precedes its step, and relu hides NaN: what the last step did shows in the weights only.
+        if not all(np.isfinite(each).all() for each in (loss, *din.variables)):
+            raise DataError(f"loss or weights are not finite after epoch {epoch}; a lower learning rate may help")
         yield din
 
 
