@@ -1,4 +1,4 @@
-"""Gives each test the marker of its folder, so that `-m unit` needs no decorator on any test."""
+"""What every test has: the marker of its folder, so that `-m unit` needs no decorator, and the one event loop we use."""
 
 from pathlib import Path
 
@@ -22,3 +22,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if marker not in MARKERS:
             raise pytest.UsageError(f"{item.path}: {marker} is none of {', '.join(sorted(MARKERS))}")
         item.add_marker(marker)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Only asyncio: uvicorn and the batcher run on nothing else."""
+    return "asyncio"

@@ -1,0 +1,70 @@
+"""An engine whose answers betray any mix-up."""
+
+import threading
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.batch import Batch, Floats, Sample, pack
+
+BLOCK = 4  # candidates
+
+
+def probability(ids: Sequence[Any], tags: Sequence[Any], target_id: object, target_tag: object) -> np.float32:
+    """The one answer to one candidate of one history: a hash of all of them."""
+    return np.float32(zlib.crc32(repr((list(ids), list(tags), target_id, target_tag)).encode()) / 2**32)
+
+
+class FakeEngine:
+    """An engine that hashes instead of scoring; it waits at a gate that tests may close, and fails when told to."""
+
+    name = "fake"
+    explains = True
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.failure: Exception | None = None
+        self.rows: list[tuple[int, ...]] = []
+
+    def pack(self, samples: Sequence[Sample]) -> Batch:
+        """Lay out samples in small blocks."""
+        return pack(samples, BLOCK)
+
+    def run(self, batch: Batch) -> Floats:
+        """Hash each row, padding too."""
+        self.entered.release()
+        self.gate.wait()
+        if self.failure is not None:
+            raise self.failure
+        self.rows.append(batch.rows)
+        return np.array([self._block(batch, k) for k in range(len(batch.block_request))], np.float32)
+
+    def explain(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
+        """Hash each row, and pay each element of the history an attention of one part of its length."""
+        blocks = batch.target_id.shape
+        return self.run(batch), np.full((*blocks, batch.seq_id.shape[1]), 0.25, np.float32), self._tags(batch)
+
+    def warm(self) -> None:
+        """Nothing to compile."""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _block(self, batch: Batch, k: int) -> list[np.float32]:
+        r = batch.block_request[k]
+        ids = _plain(batch.seq_id[r, : batch.seq_id_length[r]])
+        tags = _plain(batch.seq_tag[r, : batch.seq_tag_length[r]])
+        targets = zip(_plain(batch.target_id[k]), _plain(batch.target_tag[k]), strict=True)
+        return [probability(ids, tags, target_id, target_tag) for target_id, target_tag in targets]
+
+    def _tags(self, batch: Batch) -> Floats:
+        return np.full((*batch.target_id.shape, batch.seq_tag.shape[1]), 0.5, np.float32)
+
+
+def _plain(values: NDArray[Any]) -> list[Any]:
+    return [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
