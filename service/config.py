@@ -14,14 +14,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.errors import SettingsError
 
 
-def usable_cpus() -> int:
+def usable_cpus(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """CPUs this process may use: its affinity, further limited by a cgroup v2 quota (rounded up)."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
+        quota, period = map(int, cpu_max.read_text().split())
+    except (OSError, ValueError):  # no such file, or "max 100000": no quota
         return cpus
-    return cpus if quota == "max" else max(1, min(cpus, -(-int(quota) // int(period))))
+    return max(1, min(cpus, -(-quota // period)))
 
 
 class Settings(BaseSettings):
