@@ -177,10 +177,16 @@ def golden_sample(manifest: Manifest, request: GoldenRequest) -> Sample:
 
 
 def versions(model_dir: Path) -> list[Path]:
-    """The numbered folders of a model folder, lowest first; anything else in it is ignored."""
-    if not model_dir.is_dir():
-        return []
-    numbered = [path for path in model_dir.iterdir() if re.fullmatch(r"[1-9]\d{0,17}", path.name) and path.is_dir()]
+    """The numbered folders of a model folder, lowest first; anything else in it is ignored.
+
+    Raises:
+        ArtifactError: the folder cannot be read.
+    """
+    try:
+        found = [path for path in model_dir.iterdir() if path.is_dir()] if model_dir.is_dir() else []
+    except OSError as error:
+        raise ArtifactError(f"{model_dir}: cannot be read: {error.strerror}") from error
+    numbered = [path for path in found if re.fullmatch(r"[1-9][0-9]{0,17}", path.name)]
     return sorted(numbered, key=lambda path: int(path.name))
 
 
