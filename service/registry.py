@@ -45,18 +45,25 @@ def open_version(folder: Path, loader: Loader) -> Served:
     started = time.monotonic()
     manifest = artifact.read_manifest(folder)
     artifact.check_files(folder, manifest)
-    engine = loader(folder, manifest)
+    try:
+        engine = _prove(folder, manifest, loader(folder, manifest))
+    except ArtifactError:
+        raise
+    except Exception as error:
+        raise ArtifactError(f"{folder}: does not run: {error!r}") from error
+    return Served(manifest, engine, time.time(), time.monotonic() - started)
+
+
+def _prove(folder: Path, manifest: Manifest, engine: Engine) -> Engine:
+    """Warm an engine and check its golden answers; close it if that fails."""
     try:
         engine.warm()
         if artifact.GOLDEN in manifest.files:
             check_golden(folder, manifest, engine)
-    except ArtifactError:
+    except BaseException:
         engine.close()
         raise
-    except Exception as error:
-        engine.close()
-        raise ArtifactError(f"{folder}: does not run: {error}") from error
-    return Served(manifest, engine, time.time(), time.monotonic() - started)
+    return engine
 
 
 def check_golden(folder: Path, manifest: Manifest, engine: Engine) -> float:
