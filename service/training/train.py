@@ -81,17 +81,17 @@ def train(split: Split, recipe: Recipe, report: Callable[[str], None] = print) -
 def _fit_and_refit(
     features: Features, architecture: Architecture, split: Split, recipe: Recipe, report: Callable[[str], None]
 ) -> tuple[Din, int]:
-    """Find the epoch with the highest validation GAUC, then train that long on train and validation rows together.
+    """Find the epoch with the highest validation AUC, then train that long on train and validation rows together.
 
     The validation rows are the newest known ones: a model that never learns from them is stale on the day it is made.
     """
-    gauc_after = []
+    auc_after = []
     for epoch, din in enumerate(fit(Din(features, architecture, recipe.seed), split.train, recipe), 1):
         quality = evaluate.quality(split.validation.label, predict(din, split.validation), split.validation.user)
         figures = f"AUC {quality.auc:.4f} GAUC {quality.gauc:.4f} logloss {quality.logloss:.4f}"
         report(f"{architecture.pooling} pooling, epoch {epoch}: validation {figures}")
-        gauc_after.append(quality.gauc)
-    epochs = int(np.argmax(gauc_after)) + 1
+        auc_after.append(quality.auc)
+    epochs = int(np.argmax(auc_after)) + 1
     report(f"{architecture.pooling} pooling trains {epochs} epochs on train and validation rows")
     *_, din = fit(Din(features, architecture, recipe.seed), split.known, replace(recipe, epochs=epochs))
     return din, epochs
