@@ -14,6 +14,7 @@ import click
 
 from service import __version__, artifact
 from service.config import Settings, load_settings
+from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
 
 Parameters = ParamSpec("Parameters")
@@ -140,14 +141,17 @@ def verify(folder: Path) -> None:
 
 def _verify(version: Path) -> str:
     from service.engine import tensorflow
-    from service.registry import check_golden, open_version
+    from service.registry import open_version
 
-    manifest = open_version(version, tensorflow.load).manifest
-    if artifact.GOLDEN not in manifest.files:
+    def load_rows(folder: Path, manifest: artifact.Manifest) -> Engine:
+        return tensorflow.RowEngine(tensorflow.SavedModel(folder), manifest)
+
+    for loader in (tensorflow.load, load_rows):
+        served = open_version(version, loader)
+        served.engine.close()
+    if artifact.GOLDEN not in served.manifest.files:
         return "ok, without golden requests"
-    rows = tensorflow.RowEngine(tensorflow.SavedModel(version), manifest)
-    worst = check_golden(version, manifest, rows)
-    return f"ok, golden answers within {artifact.TOLERANCE:g} through every signature, serving_default within {worst:.1g}"
+    return f"ok, golden answers within {artifact.TOLERANCE:g} through every signature"
 
 
 @main.command()
