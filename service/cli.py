@@ -96,7 +96,9 @@ def _run(settings: Settings) -> None:
 
 
 @main.command()
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="MovieLens folder, interactions or samples")
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="MovieLens folder, interactions or samples"
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="model folder the next version goes into")
 @click.option("--seed", default=1, show_default=True, help="seed of negatives, weights and order")
 @click.option("--epochs", default=3, show_default=True, type=click.IntRange(1), help="most epochs tried")
@@ -106,19 +108,25 @@ def _run(settings: Settings) -> None:
 @click.option("--max-history", default=50, show_default=True, type=click.IntRange(1), help="history the model reads")
 @click.option("--id-buckets", default=1 << 16, show_default=True, type=click.IntRange(1), help="hash buckets of ids")
 @click.option("--tag-buckets", default=1 << 8, show_default=True, type=click.IntRange(1), help="hash buckets of tags")
-@click.option("--shared-tables/--separate-tables", default=False, show_default=True, help="target and history embeddings")
+@click.option(
+    "--shared-tables/--separate-tables", default=False, show_default=True, help="target and history embeddings"
+)
 @click.option("--softmax/--no-softmax", default=True, show_default=True, help="normalise the attention weights")
 @refusing
 def train(data: Path, out: Path, seed: int, *, shared_tables: bool, softmax: bool, **recipe: Any) -> None:
     """Train a DIN on DATA, compare it with its baselines, and export it as the next version."""
     from service.training.data import load
+
+    split = load(data, seed, recipe["max_history"])
+    rows = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test rows"
+    click.echo(f"{split.source}: {rows}")
+
+    # TensorFlow takes seconds to import: what is wrong with the data is said before that.
     from service.training.export import Origin, export
     from service.training.train import Recipe, known_items
     from service.training.train import train as run
 
     architecture = artifact.Architecture(shared_tables=shared_tables, softmax=softmax)
-    split = load(data, seed, recipe["max_history"])
-    click.echo(f"{split.source}: {len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test rows")
     trained = run(split, Recipe(architecture=architecture, seed=seed, **recipe), click.echo)
     click.echo(f"{'test rows':12}{'AUC':>8}{'GAUC':>8}{'logloss':>9}")
     for name, each in trained.metrics.items():
