@@ -1,5 +1,6 @@
 """The `dinserve` command: joins the parts, and turns their errors into one sentence and an exit status."""
 
+import http.client
 import logging
 import signal
 import sys
@@ -168,13 +169,19 @@ def _verify(version: Path) -> str:
 def health(url: str | None) -> None:
     """Exit 0 if a server is ready, 1 if it is not: for container health checks."""
     if url is None:
-        settings = load_settings()
-        host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104  compared, not bound
-        url = f"http://{host}:{settings.port}"
-    request = urllib.request.Request(f"{url}/health")  # noqa: S310  the operator's own server
+        url = _local_url(load_settings())
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot see this machine's server
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+        with direct.open(f"{url}/health", timeout=5) as response:
             click.echo(response.read().decode())
     except urllib.error.HTTPError as error:
         click.echo(error.read().decode(), err=True)
         sys.exit(1)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise click.ClickException(f"{url}: {error}") from error
+
+
+def _local_url(settings: Settings) -> str:
+    """Where this machine finds a server with these settings."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  compared, not bound
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
