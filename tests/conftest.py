@@ -1,4 +1,4 @@
-"""What every test has: the marker of its folder, so that `-m unit` needs no decorator, and the one event loop we use."""
+"""What every test has: the marker of its folder, so that `-m unit` needs no decorator, and the one event loop."""
 
 from pathlib import Path
 
