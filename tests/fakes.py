@@ -1,5 +1,6 @@
-"""An engine whose answers betray any mix-up."""
+"""An engine whose answers betray any mix-up, and a run function for a batcher that waits to be told."""
 
+import asyncio
 import threading
 import zlib
 from collections.abc import Sequence
@@ -68,3 +69,27 @@ class FakeEngine:
 
 def _plain(values: NDArray[Any]) -> list[Any]:
     return [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
+
+
+class Gate:
+    """A batcher's run function: it notes what it is given, waits until opened, and answers or fails as told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[int]]] = []
+        self.entered = threading.Semaphore(0)
+        self.opened = threading.Event()
+        self.failure: BaseException | None = None
+        self.missing = 0  # answers too few
+
+    def __call__(self, key: str, payloads: list[int]) -> Sequence[str]:
+        """Answer each payload with the key and itself."""
+        self.calls.append((key, payloads))
+        self.entered.release()
+        self.opened.wait()
+        if self.failure is not None:
+            raise self.failure
+        return [f"{key}{payload}" for payload in payloads][self.missing :]
+
+    async def reached(self) -> None:
+        """Wait until one more run stands at the gate."""
+        await asyncio.to_thread(self.entered.acquire)

@@ -1,0 +1,295 @@
+"""The batcher on a real event loop, with a run function that waits at a gate and gives answers of its own payloads."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import pytest
+
+from service.batcher import Batcher, Job, Policy
+from service.errors import DeadlineExceeded, Internal, NotReady, Overloaded, RequestError
+from tests.fakes import Gate
+
+pytestmark = pytest.mark.anyio
+
+Jobs: TypeAlias = Job[str, int, str]
+Running: TypeAlias = Batcher[str, int, str]
+
+FAR = float("inf")  # a deadline that never comes
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[Gate]:
+    """Open at the end, so that a failing test leaves no thread behind."""
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+@pytest.fixture
+async def batcher(gate: Gate) -> AsyncIterator[Running]:
+    """One executor, batches of 10 rows, a queue of 20."""
+    batcher = Batcher(gate, Policy(max_batch_rows=10, max_queue_rows=20), 1)
+    await batcher.start()
+    yield batcher
+    gate.opened.set()
+    await batcher.stop(5)
+
+
+@pytest.fixture
+async def blocked(batcher: Running, gate: Gate) -> Jobs:
+    """A job that occupies the executor until the gate opens."""
+    job = enter(batcher, 0)
+    await gate.reached()
+    return job
+
+
+def enter(batcher: Running, payload: int, rows: int = 1, *, key: str = "a", deadline: float = FAR) -> Jobs:
+    """Admit and submit one job."""
+    batcher.admit(rows)
+    return batcher.submit(key, payload, rows, deadline)
+
+
+async def outcome(job: Jobs) -> str | type[BaseException]:
+    """What became of a job: its answer, or the type of its error."""
+    try:
+        return (await job.future)[0]
+    except RequestError as error:
+        return type(error)
+
+
+async def test_runs_at_once_when_idle(batcher: Running, gate: Gate) -> None:
+    """A job that meets an idle executor is run without waiting for company, and answered with its time of release."""
+    entered = time.monotonic()
+    job = enter(batcher, 1)
+    await gate.reached()
+    assert gate.calls == [("a", [1])]
+    assert repr(batcher) == "<Batcher open: 0 waiting (0 rows), 1 of 1 executors running>"
+    gate.opened.set()
+    answer, released = await job.future
+    assert answer == "a1"
+    assert entered <= released <= time.monotonic()
+
+
+async def test_what_waits_runs_together(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """Jobs that wait for the executor share the next batch up to its rows, and each gets its own answer."""
+    jobs = [enter(batcher, payload, 4) for payload in (1, 2, 3)]
+    assert repr(batcher) == "<Batcher open: 3 waiting (12 rows), 1 of 1 executors running>"
+    gate.opened.set()
+    assert [await outcome(job) for job in (blocked, *jobs)] == ["a0", "a1", "a2", "a3"]
+    assert gate.calls == [("a", [0]), ("a", [1, 2]), ("a", [3])]
+
+
+async def test_keys_do_not_share_a_batch(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """Jobs of different keys run in turn, in order of arrival."""
+    jobs = [enter(batcher, payload, key=key) for payload, key in ((1, "a"), (2, "b"), (3, "a"))]
+    gate.opened.set()
+    assert [await outcome(job) for job in jobs] == ["a1", "b2", "a3"]
+    assert gate.calls[1:] == [("a", [1]), ("b", [2]), ("a", [3])]
+
+
+async def test_full_queue_refuses_at_once(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """What does not fit the queue is refused immediately; what fits and what is queued is answered."""
+    first = enter(batcher, 1, 15)
+    with pytest.raises(Overloaded):
+        batcher.admit(6)
+    last = enter(batcher, 2, 5)
+    with pytest.raises(Overloaded):
+        batcher.admit(1)
+    gate.opened.set()
+    assert [await outcome(job) for job in (blocked, first, last)] == ["a0", "a1", "a2"]
+
+
+async def test_withdrawn_job_leaves_at_once(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """A withdrawn job gives its rows back immediately, is not run, and takes nobody with it."""
+    withdrawn, kept = enter(batcher, 1, 15), enter(batcher, 2)
+    batcher.withdraw(withdrawn)
+    assert repr(batcher) == "<Batcher open: 1 waiting (1 rows), 1 of 1 executors running>"
+    batcher.admit(19)
+    gate.opened.set()
+    assert await outcome(kept) == "a2"
+    assert withdrawn.future.cancelled()
+    assert gate.calls[1:] == [("a", [2])]
+
+
+async def test_withdrawing_a_running_job_spares_its_batch(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """A job withdrawn while its batch runs is forgotten, and its neighbours are answered."""
+    jobs = [enter(batcher, 1), enter(batcher, 2)]
+    gate.opened.set()
+    await blocked.future
+    batcher.withdraw(jobs[0])
+    assert await outcome(jobs[1]) == "a2"
+
+
+async def test_withdrawing_twice_does_nothing(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """A second withdrawal, or one of a finished job, changes no count."""
+    job = enter(batcher, 1, 3)
+    batcher.withdraw(job)
+    batcher.withdraw(job)
+    gate.opened.set()
+    await blocked.future
+    batcher.withdraw(blocked)
+    assert repr(batcher) == "<Batcher open: 0 waiting (0 rows), 0 of 1 executors running>"
+
+
+async def test_cancelled_job_is_not_run(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """A job whose waiter was cancelled is dropped without being withdrawn."""
+    cancelled, kept = enter(batcher, 1), enter(batcher, 2)
+    cancelled.future.cancel()
+    gate.opened.set()
+    assert await outcome(kept) == "a2"
+    assert gate.calls[1:] == [("a", [2])]
+
+
+async def test_expired_job_is_not_run(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """A job whose deadline passes in the queue is told so, and not run."""
+    expired, kept = enter(batcher, 1, deadline=time.monotonic()), enter(batcher, 2)
+    gate.opened.set()
+    assert [await outcome(expired), await outcome(kept)] == [DeadlineExceeded, "a2"]
+    assert gate.calls[1:] == [("a", [2])]
+
+
+async def test_job_that_comes_too_late_fails_at_once(batcher: Running, gate: Gate) -> None:
+    """A job that arrives after its deadline has its error when `submit` returns."""
+    late = enter(batcher, 1, deadline=time.monotonic())
+    assert isinstance(late.future.exception(), DeadlineExceeded)
+    assert repr(batcher) == "<Batcher open: 0 waiting (0 rows), 0 of 1 executors running>"
+    assert gate.calls == []
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param(ValueError("bad weights"), id="error"),
+        pytest.param(SystemExit(3), id="exit"),
+        pytest.param(KeyboardInterrupt(), id="interrupt"),
+    ],
+)
+async def test_failing_batch_fails_alone(
+    batcher: Running, gate: Gate, blocked: Jobs, failure: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a run raises is logged once and fails the members of its batch; the executor goes on to the next."""
+    gate.failure = failure
+    gate.opened.set()
+    assert await outcome(blocked) is Internal
+    gate.failure = None
+    assert await outcome(enter(batcher, 1)) == "a1"
+    assert [record.message for record in caplog.records] == ["a batch of 1 failed"]
+    assert not batcher.stalled(60)
+
+
+@pytest.mark.parametrize("missing", [pytest.param(1, id="too-few"), pytest.param(2, id="none")])
+async def test_wrong_number_of_answers_fails_the_batch(
+    batcher: Running, gate: Gate, blocked: Jobs, missing: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run that answers not each of its payloads fails all of them, and says how many it answered."""
+    jobs = [enter(batcher, 1), enter(batcher, 2)]
+    gate.missing = missing
+    gate.opened.set()
+    assert [await outcome(job) for job in jobs] == [Internal, Internal]
+    assert f"{2 - missing} answers for 2 payloads" in caplog.text
+
+
+async def test_executors_run_at_once(gate: Gate) -> None:
+    """As many batches run at once as there are executors, and one more waits."""
+    batcher = Batcher(gate, Policy(10, 20), 2)
+    await batcher.start()
+    jobs = [enter(batcher, payload) for payload in (1, 2, 3)]
+    await gate.reached()
+    await gate.reached()
+    assert repr(batcher) == "<Batcher open: 1 waiting (1 rows), 2 of 2 executors running>"
+    gate.opened.set()
+    assert [await outcome(job) for job in jobs] == ["a1", "a2", "a3"]
+    assert await batcher.stop(5) == 0
+
+
+async def test_delay_holds_until_the_batch_is_full(gate: Gate) -> None:
+    """With a delay a job waits for company beside an idle executor, and leaves as soon as no more fits."""
+    gate.opened.set()
+    batcher = Batcher(gate, Policy(10, 20, max_delay_s=3600), 1)
+    await batcher.start()
+    jobs = [enter(batcher, 1, 4)]
+    assert repr(batcher) == "<Batcher open: 1 waiting (4 rows), 0 of 1 executors running>"
+    jobs.append(enter(batcher, 2, 6))
+    assert [await outcome(job) for job in jobs] == ["a1", "a2"]
+    assert gate.calls == [("a", [1, 2])]
+    assert await batcher.stop(5) == 0
+
+
+async def test_delay_ends_by_itself(gate: Gate) -> None:
+    """A job that finds no company leaves when its delay is over, even while stopping."""
+    gate.opened.set()
+    batcher = Batcher(gate, Policy(10, 20, max_delay_s=0.001), 1)
+    await batcher.start()
+    assert await outcome(enter(batcher, 1)) == "a1"
+    last = enter(batcher, 2)
+    assert await batcher.stop(5) == 0
+    assert await outcome(last) == "a2"
+
+
+async def test_stop_finishes_what_is_here(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """While stopping, new jobs are refused and those here are answered; nothing is cut."""
+    waiting = enter(batcher, 1)
+    stopping = asyncio.create_task(batcher.stop(60))
+    await asyncio.sleep(0)
+    with pytest.raises(NotReady):
+        batcher.admit(1)
+    gate.opened.set()
+    assert await stopping == 0
+    assert [await outcome(blocked), await outcome(waiting)] == ["a0", "a1"]
+    assert repr(batcher) == "<Batcher closed: 0 waiting (0 rows), 0 of 1 executors running>"
+
+
+async def test_stop_cuts_what_takes_too_long(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """After the grace period whatever is unfinished gets an error and is counted; its late answer is ignored."""
+    waiting, withdrawn = enter(batcher, 1), enter(batcher, 2)
+    withdrawn.future.cancel()
+    assert await batcher.stop(0) == 2
+    assert [await outcome(blocked), await outcome(waiting)] == [NotReady, NotReady]
+    assert repr(batcher) == "<Batcher closed: 0 waiting (0 rows), 1 of 1 executors running>"
+    batcher.withdraw(withdrawn)
+    gate.opened.set()
+    assert await batcher.stop(5) == 0
+    assert gate.calls == [("a", [0])]
+
+
+async def test_not_started_refuses(gate: Gate) -> None:
+    """Before it is started nothing enters, and there is nothing to stop."""
+    batcher: Running = Batcher(gate, Policy(10, 20), 1)
+    with pytest.raises(NotReady):
+        batcher.admit(1)
+    assert await batcher.stop(0) == 0
+
+
+async def test_stalled_by_a_long_batch(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """An executor that is with one batch for too long is noticed, and forgiven when it ends."""
+    assert not batcher.stalled(60)
+    assert batcher.stalled(0)
+    gate.opened.set()
+    await blocked.future
+    assert not batcher.stalled(0)
+
+
+async def test_stalled_by_a_lost_executor(batcher: Running) -> None:
+    """An executor that has ended while the batcher is open is noticed."""
+    batcher._inbox.put(None)
+    await asyncio.to_thread(batcher._threads[0].join)
+    assert batcher.stalled(60)
+
+
+def test_batch_outlives_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """A batch that ends after the event loop has closed is reported to the log and nobody else."""
+    gate = Gate()
+    batcher: Running = Batcher(gate, Policy(10, 20), 1)
+
+    async def leave() -> None:
+        await batcher.start()
+        enter(batcher, 1)
+        await gate.reached()
+
+    asyncio.run(leave())
+    gate.opened.set()
+    batcher._inbox.put(None)
+    batcher._threads[0].join()
+    assert "a batch of 1 ended after the event loop" in caplog.text
