@@ -1,4 +1,3 @@
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +15,10 @@ from service.artifact import Manifest, Signatures
 from service.batch import Batch, Floats, Sample, split
 from service.engine import Engine, tensorflow
 from service.registry import open_version
+from tests.fakes import FakeEngine
 
 MakeSample: TypeAlias = Callable[..., Sample]
 
-FAKE = Path(__file__).parents[1] / "api" / "conftest.py"
 MOST = 50  # what the exported model reads of a history
 SIZES = st.tuples(st.integers(0, MOST), st.integers(0, MOST), st.integers(1, 70))  # ids, tags, candidates
 GROUPS = st.tuples(st.lists(SIZES, min_size=1, max_size=6), st.integers(0, 2**32), st.randoms())
@@ -76,14 +75,9 @@ def row_engine(exported: Path, manifest: Manifest) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def fake_engine() -> Any:
+def fake_engine() -> Engine:
     """The engine that the API's tests use instead."""
-    spec = importlib.util.spec_from_file_location("api_conftest", FAKE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.FakeEngine()
+    return FakeEngine()
 
 
 def answers(engine: Engine, samples: Sequence[Sample]) -> list[Floats]:
