@@ -4,14 +4,28 @@ import asyncio
 import threading
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.artifact import (
+    Candidates,
+    Feature,
+    Features,
+    Golden,
+    GoldenRequest,
+    History,
+    Manifest,
+    write_golden,
+    write_manifest,
+)
 from service.batch import Batch, Floats, Sample, pack
 
 BLOCK = 4  # candidates
+NUMBERS = Feature(dtype="int64", buckets=8, dimension=2, max_history=4)
+MANIFEST = Manifest(version="1", created="2026-01-01T00:00:00Z", features=Features(id=NUMBERS, tag=NUMBERS))
 
 
 def probability(ids: Sequence[Any], tags: Sequence[Any], target_id: object, target_tag: object) -> np.float32:
@@ -31,6 +45,7 @@ class FakeEngine:
         self.entered = threading.Semaphore(0)
         self.failure: Exception | None = None
         self.rows: list[tuple[int, ...]] = []
+        self.closed = False
 
     def pack(self, samples: Sequence[Sample]) -> Batch:
         """Lay out samples in small blocks."""
@@ -54,7 +69,8 @@ class FakeEngine:
         """Nothing to compile."""
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Remember it."""
+        self.closed = True
 
     def _block(self, batch: Batch, k: int) -> list[np.float32]:
         r = batch.block_request[k]
@@ -65,6 +81,28 @@ class FakeEngine:
 
     def _tags(self, batch: Batch) -> Floats:
         return np.full((*batch.target_id.shape, batch.seq_tag.shape[1]), 0.5, np.float32)
+
+
+def write_version(model_dir: Path, number: int = 1) -> Path:
+    """Write a version without a model, whose golden answers are the fake engine's."""
+    folder = model_dir / str(number)
+    folder.mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"graph")
+    ids, tags = [3, 1, 4, 1, 5], [9, 2, 6, 5, 3]
+    requests = [
+        GoldenRequest(
+            name=f"history of {length}",
+            history=History(ids=ids[:length], tags=tags[length:]),
+            candidates=Candidates(ids=ids, tags=tags),
+            probabilities=[
+                float(probability(ids[:length], tags[length:], *pair)) for pair in zip(ids, tags, strict=True)
+            ],
+        )
+        for length in (1, 4)
+    ]
+    write_golden(folder, Golden(requests=requests))
+    write_manifest(folder, MANIFEST.model_copy(update={"version": str(number)}))
+    return folder
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:
