@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     max_history: int = Field(
         2000, ge=0, description="most ids, and most tags, in a request's history; the model keeps its newest"
     )
-    max_body_bytes: int = Field(1 << 20, ge=1, description="longest body accepted, in bytes")
+    max_body_bytes: int = Field(1 << 19, ge=1, description="longest body accepted, in bytes")
     max_batch_rows: int = Field(1024, ge=1, description="most candidates the engine runs at once")
     max_queue_rows: int = Field(16384, ge=1, description="most candidates waiting; beyond, requests are refused")
     max_delay_ms: float = Field(
