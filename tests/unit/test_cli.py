@@ -1,0 +1,281 @@
+"""The command line without TensorFlow, uvicorn or a socket: each is replaced where the command reaches for it."""
+
+import http.client
+import io
+import os
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from email.message import Message
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from click.testing import CliRunner, Result
+
+import service
+from service import artifact
+from service.batch import Batch, Floats
+from service.cli import main
+from service.config import Settings
+from tests.fakes import FakeEngine, write_version
+
+
+class WrongRows(FakeEngine):
+    """A row-per-candidate engine that disagrees with the golden answers."""
+
+    def run(self, batch: Batch) -> Floats:
+        """Answer the complement."""
+        return 1 - super().run(batch)
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.upper().startswith("DIN_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
+    """Put fake engines in TensorFlow's place: what `load` and `RowEngine` give, in turn."""
+    engines: list[FakeEngine] = [FakeEngine(), FakeEngine()]
+    left = iter(engines * 2)
+    module = SimpleNamespace(
+        load=lambda *_: next(left), RowEngine=lambda *_: next(left), SavedModel=lambda folder: folder
+    )
+    monkeypatch.setattr(service.engine, "tensorflow", module, raising=False)
+    return engines
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch, engines: list[FakeEngine]) -> dict[str, Any]:
+    """Put a recorder in uvicorn's place: what it is told."""
+    told: dict[str, Any] = {}
+    monkeypatch.setattr("uvicorn.run", lambda app, **options: told.update(options, app=app))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    return told
+
+
+def run(*arguments: object, **environment: str) -> Result:
+    """Run `dinserve` with arguments and environment variables."""
+    return CliRunner().invoke(main, [str(each) for each in arguments], env=environment)
+
+
+def asking(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any]) -> list[str]:
+    """Replace what opens addresses; returns those that were asked for."""
+    asked: list[str] = []
+
+    def open_(director: urllib.request.OpenerDirector, url: str, **options: Any) -> Any:
+        asked.append(url)
+        return answer()
+
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", open_)
+    return asked
+
+
+def failing(error: Exception) -> Callable[[], Any]:
+    """Make an answer that is an error."""
+
+    def fail() -> Any:
+        raise error
+
+    return fail
+
+
+def test_version_is_the_packages() -> None:
+    """`--version` prints name and version."""
+    assert run("--version").output == f"dinserve, version {service.__version__}\n"
+
+
+def test_serve_has_a_flag_for_every_setting() -> None:
+    """The help of `serve` names each setting's flag and variable."""
+    output = run("serve", "--help").output
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in output
+        assert f"DIN_{name.upper()}" in output.replace("\n", "").replace(" ", "")
+
+
+def test_serve_prints_settings_and_starts(served: dict[str, Any], tmp_path: Path) -> None:
+    """The server is started with what flags and environment say, after every setting is printed."""
+    done = run("serve", "--port", 9000, "--access-log", "--model-dir", tmp_path, DIN_GRACE_S="3", DIN_PORT="1")
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"dinserve {service.__version__}\nmodel_dir = {tmp_path}\n")
+    assert (served["port"], served["access_log"], served["timeout_graceful_shutdown"]) == (9000, True, 3)
+    assert served["app"].state.service.settings.model_dir == tmp_path
+
+
+def test_boolean_flag_overrides_the_environment(served: dict[str, Any]) -> None:
+    """A flag can switch off what the environment switches on."""
+    assert run("serve", "--no-access-log", DIN_ACCESS_LOG="1").exit_code == 0
+    assert served["access_log"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        pytest.param(["--port", "http"], {}, "Error: DIN_PORT = 'http': ", id="flag"),
+        pytest.param([], {"DIN_PORT": "http"}, "Error: DIN_PORT = 'http': ", id="variable"),
+        pytest.param([], {"DIN_PROT": "1"}, "Error: DIN_PROT: no such setting", id="unknown-variable"),
+        pytest.param(["--max-queue-rows", "1"], {}, "Error: DIN_MAX_QUEUE_ROWS = 1: below", id="contradiction"),
+        pytest.param(["--prot", "1"], {}, "Error: No such option '--prot'", id="unknown-flag"),
+    ],
+)
+def test_serve_refuses_wrong_settings(
+    served: dict[str, Any], arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    """A wrong setting stops start-up by name, with exit status 2, and nothing is served."""
+    done = run("serve", *arguments, **environment)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert served == {}
+
+
+def test_verify_a_version(engines: list[FakeEngine], tmp_path: Path) -> None:
+    """A sound version is proved through both ways in, which are freed, and said to be ok."""
+    done = run("verify", write_version(tmp_path))
+    assert done.exit_code == 0
+    assert done.stdout == f"{tmp_path / '1'}: ok, golden answers within 1e-05 through every signature\n"
+    assert [engine.closed for engine in engines] == [True, True]
+
+
+def test_verify_a_model_folder(engines: list[FakeEngine], tmp_path: Path) -> None:
+    """Every version of a model folder is checked, lowest first."""
+    for number in (10, 9):
+        write_version(tmp_path, number)
+    done = run("verify", tmp_path)
+    assert [line.partition(": ")[0] for line in done.stdout.splitlines()] == [str(tmp_path / "9"), str(tmp_path / "10")]
+
+
+def test_verify_says_what_it_could_not_compare(engines: list[FakeEngine], tmp_path: Path) -> None:
+    """A version without golden requests is ok, with that said."""
+    version = write_version(tmp_path)
+    (version / artifact.GOLDEN).unlink()
+    artifact.write_manifest(version, artifact.read_manifest(version))
+    assert run("verify", version).stdout == f"{version}: ok, without golden requests\n"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(lambda version: (version / "saved_model.pb").unlink(), "saved_model.pb: missing", id="missing"),
+        pytest.param(
+            lambda version: (version / "saved_model.pb").write_text("?"), "saved_model.pb: sha256", id="altered"
+        ),
+        pytest.param(lambda version: (version / "manifest.json").write_text("{"), "manifest.json: file", id="manifest"),
+        pytest.param(lambda version: (version / "manifest.json").unlink(), "neither a version", id="no-manifest"),
+    ],
+)
+def test_verify_fails_on_a_bad_version(
+    engines: list[FakeEngine], tmp_path: Path, damage: Callable[[Path], Any], message: str
+) -> None:
+    """A bad version gives exit status 1 and the reason."""
+    version = write_version(tmp_path)
+    damage(version)
+    done = run("verify", version)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: {version}")
+    assert message in done.stderr
+
+
+def test_verify_fails_on_an_empty_folder(tmp_path: Path) -> None:
+    """Where there is no version there is nothing that could be ok."""
+    done = run("verify", tmp_path / "missing")
+    assert (done.exit_code, done.stderr) == (
+        1,
+        f"Error: {tmp_path / 'missing'}: neither a version nor a folder of versions\n",
+    )
+
+
+def test_verify_proves_the_row_signature(
+    engines: list[FakeEngine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version whose row-per-candidate signature answers otherwise is bad, though it would serve well."""
+    monkeypatch.setattr(service.engine.tensorflow, "RowEngine", lambda *_: WrongRows())
+    done = run("verify", write_version(tmp_path))
+    assert done.exit_code == 1
+    assert "golden request 'history of 1': off by" in done.stderr
+
+
+def test_train_reports_and_exports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Training says what it read, how each model did and where the version went; its options reach the trainer."""
+    quality = artifact.Quality(auc=0.75, gauc=0.5, logloss=0.25)
+    recipes: list[Any] = []
+
+    def fit(split: Any, recipe: Any, report: Any) -> Any:
+        recipes.append(recipe)
+        return SimpleNamespace(din=None, training=None, metrics={"din": quality})
+
+    parts = {"Recipe": SimpleNamespace, "known_items": lambda known: known, "train": fit}
+    monkeypatch.setitem(sys.modules, "service.training.train", cast("ModuleType", SimpleNamespace(**parts)))
+    parts = {"Origin": lambda *_: None, "export": lambda _, out, *__: out / "1"}
+    monkeypatch.setitem(sys.modules, "service.training.export", cast("ModuleType", SimpleNamespace(**parts)))
+    rows = [f"{user},{10 * user + item},{item % 3},{item}" for user in range(3) for item in range(10)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,tag,timestamp", *rows]))
+    done = run("train", "--data", tmp_path / "log.csv", "--out", tmp_path, "--seed", 5, "--epochs", 2, "--no-softmax")
+    assert done.stdout.splitlines() == [
+        "interactions log.csv: 42 train, 6 validation, 12 test rows",
+        "test rows        AUC    GAUC  logloss",
+        "din           0.7500  0.5000   0.2500",
+        f"exported {tmp_path / '1'}",
+    ]
+    assert (recipes[0].seed, recipes[0].epochs, recipes[0].architecture.softmax) == (5, 2, False)
+
+
+def test_train_fails_on_bad_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data that cannot be used is refused with exit status 1, naming the path, before TensorFlow is imported."""
+    monkeypatch.setitem(sys.modules, "service.training.train", cast("ModuleType", None))
+    done = run("train", "--data", tmp_path / "missing", "--out", tmp_path / "din")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"Error: {tmp_path / 'missing'}")
+    assert not (tmp_path / "din").exists()
+
+
+@pytest.mark.parametrize("option", ["--epochs", "--batch-rows", "--learning-rate", "--dimension", "--max-history"])
+def test_train_refuses_nothing_of_something(tmp_path: Path, option: str) -> None:
+    """A size or rate of zero is refused by name with exit status 2."""
+    done = run("train", "--data", tmp_path, "--out", tmp_path, option, 0)
+    assert done.exit_code == 2
+    assert option in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        pytest.param("127.0.0.1", "http://127.0.0.1:9000/health", id="loopback"),
+        pytest.param("0.0.0.0", "http://127.0.0.1:9000/health", id="every-v4-address"),  # noqa: S104  not bound
+        pytest.param("::", "http://[::1]:9000/health", id="every-v6-address"),
+        pytest.param("fe80::1", "http://[fe80::1]:9000/health", id="a-v6-address"),
+        pytest.param("example.test", "http://example.test:9000/health", id="name"),
+    ],
+)
+def test_health_asks_the_configured_server(monkeypatch: pytest.MonkeyPatch, host: str, url: str) -> None:
+    """Without an address the server that the environment describes is asked, where this machine can reach it."""
+    asked = asking(monkeypatch, lambda: io.BytesIO(b'{"status":"ok"}'))
+    done = run("health", DIN_HOST=host, DIN_PORT="9000")
+    assert (done.exit_code, done.stdout, asked) == (0, '{"status":"ok"}\n', [url])
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        pytest.param(
+            urllib.error.HTTPError("", 503, "", Message(), io.BytesIO(b'{"status":"loading"}')),
+            "loading",
+            id="not-ready",
+        ),
+        pytest.param(ConnectionRefusedError(111, "Connection refused"), "Error: http://a:1: ", id="nobody-there"),
+        pytest.param(TimeoutError("timed out"), "Error: http://a:1: timed out", id="too-slow"),
+        pytest.param(http.client.BadStatusLine("hello"), "Error: http://a:1: hello", id="not-http"),
+        pytest.param(ValueError("unknown url type"), "Error: http://a:1: unknown url type", id="not-an-address"),
+    ],
+)
+def test_health_fails_unless_ready(monkeypatch: pytest.MonkeyPatch, error: Exception, message: str) -> None:
+    """Whatever is not a ready server gives exit status 1 and the reason."""
+    asked = asking(monkeypatch, failing(error))
+    done = run("health", "--url", "http://a:1")
+    assert (done.exit_code, asked) == (1, ["http://a:1/health"])
+    assert message in done.stderr
