@@ -31,8 +31,8 @@ lint: .venv/.ready-dev ## Check style, types, Dockerfile and compose file
 train: .venv/.ready-train ## Train on DATA=folder and write the next version of model_artifacts/din
 	@exec $(BIN)/dinserve train --data $(DATA) --out model_artifacts/din $(ARGS)
 
-bench: .venv/.ready-serve ## Measure throughput and latency
-	@exec $(BIN)/dinserve bench $(ARGS)
+bench: .venv/.ready-bench ## Measure throughput and latency, into benchmarks/RESULTS.md; ARGS="--quick" for a look
+	@exec $(BIN)/python -m benchmarks.run $(ARGS)
 
 clean: ## Remove the environment, caches and build leftovers
 	rm -rf .venv build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -41,6 +41,7 @@ clean: ## Remove the environment, caches and build leftovers
 .venv/.ready-serve: WHAT := .
 .venv/.ready-dev: WHAT := .[dev]
 .venv/.ready-train: WHAT := .[train]
+.venv/.ready-bench: WHAT := .[bench]
 .venv/.ready-%: .venv/.made pyproject.toml
 	@echo "Installing $* packages into .venv (TensorFlow is large: the first time takes a minute or more)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '$(WHAT)'

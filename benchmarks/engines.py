@@ -1,0 +1,183 @@
+"""The engine without HTTP: against the floor, over sizes, and under one and two executors.
+
+python -m benchmarks.engines floor|growth|cores MODEL_DIR    prints JSON
+"""
+
+import argparse
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import orjson
+
+from benchmarks.bodies import WORKLOADS, Workload, make_samples
+from benchmarks.servers import CPUS, ROOT
+from service import artifact
+from service.batch import Sample
+from service.batcher import Policy
+from service.config import Settings
+from service.engine import Engine, tensorflow
+from service.registry import Registry
+from service.scorer import Scorer
+
+LIMIT = ROOT.parent / "shared" / "perf" / "limit.py"
+FLOOR_SIZES = ((50, 100), (50, 500), (200, 500))  # history, candidates
+GROWTH_CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000)
+GROWTH_HISTORY = (1, 2, 5, 10, 20, 50, 100, 150, 200)
+IN_FLIGHT = 16  # enough that two executors always find a batch waiting
+
+
+def median_ms(call: Callable[[], object], seconds: float) -> float:
+    """Median time of a call, in ms, over at least `seconds` and five calls."""
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 5:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1000 * median(times)
+
+
+def infer_ms(engine: Engine, manifest: artifact.Manifest, history: int, candidates: int, seconds: float) -> float:
+    """Median time of the engine's run of one request, in ms."""
+    samples = make_samples(Workload("one", candidates, history), 1, history * candidates, manifest)
+    batch = engine.pack(samples)
+    return median_ms(lambda: engine.run(batch), seconds)
+
+
+def floor(model_dir: Path, rounds: int, seconds: float) -> list[dict[str, float]]:
+    """Engine and `perf/limit.py` beside each other, round by round; times in ms."""
+    manifest, engine = _open(model_dir)
+    found = []
+    for history, candidates in FLOOR_SIZES:
+        pairs = [
+            (infer_ms(engine, manifest, history, candidates, seconds), _limit_ms(history, candidates))
+            for _ in range(rounds)
+        ]
+        found.append(
+            {
+                "history": history,
+                "candidates": candidates,
+                "engine_ms": median(ours for ours, _ in pairs),
+                "floor_ms": median(limit for _, limit in pairs),
+                "ratio": median(ours / limit for ours, limit in pairs),
+            }
+        )
+    return found
+
+
+def growth(model_dir: Path, seconds: float) -> dict[str, list[dict[str, float]]]:
+    """Time of `score` and, beside it, of `serving_default` with the history tiled, over candidates and history."""
+    manifest, engine = _open(model_dir)
+    rows = tensorflow.RowEngine(tensorflow.SavedModel(artifact.versions(model_dir)[-1]), manifest)
+    most = manifest.features.id.max_history
+
+    def at(history: int, candidates: int) -> dict[str, float]:
+        sizes = {"history": history, "candidates": candidates}
+        times = [infer_ms(each, manifest, history, candidates, seconds) for each in (engine, rows)]
+        return {**sizes, "score_ms": times[0], "serving_default_ms": times[1]}
+
+    return {
+        "candidates": [at(min(50, most), candidates) for candidates in GROWTH_CANDIDATES],
+        "history": [at(history, 500) for history in GROWTH_HISTORY if history <= most],
+    }
+
+
+async def cores(model_dir: Path, rounds: int, seconds: float) -> list[dict[str, Any]]:
+    """Candidates/s through the real `Scorer`: one executor on one CPU, then an executor on each of two.
+
+    Everything is in this process, its event loop too, so that no load generator takes from the second CPU what the
+    first measurement did not have to pay.
+    """
+    registry = Registry(model_dir, tensorflow.load)
+    await registry.start()
+    if registry.current is None:
+        raise RuntimeError(registry.problem)
+    found = []
+    for name in ("100x50", "500x50"):
+        samples = make_samples(WORKLOADS[name], 500, 1, registry.current.manifest)
+        pairs = [[await _throughput(registry, samples, CPUS[-n:], seconds) for n in (1, 2)] for _ in range(rounds)]
+        found.append(
+            {
+                "workload": name,
+                "one": median(one for one, _ in pairs),
+                "two": median(two for _, two in pairs),
+                "ratio": median(two / one for one, two in pairs),
+            }
+        )
+    await registry.stop()
+    return found
+
+
+async def _throughput(registry: Registry, samples: Sequence[Sample], cpus: Sequence[int], seconds: float) -> float:
+    """Candidates/s with as many executors as CPUs, and the default policy."""
+    served, defaults = registry.current, Settings()
+    assert served is not None
+    policy = Policy(defaults.max_batch_rows, defaults.max_queue_rows, defaults.max_delay_ms / 1000)
+    _pin_all_threads(cpus)
+    scorer = Scorer(registry, policy, len(cpus), lambda _: None)
+    await scorer.start()
+    _pin_all_threads(cpus)  # the executors' too
+    turn, rows = itertools.cycle(samples), [0]
+    warm_until = time.perf_counter() + seconds / 5
+    end = warm_until + seconds
+
+    async def keep_asking() -> None:
+        while (now := time.perf_counter()) < end:
+            sample = next(turn)
+            await scorer.score(served, sample, time.monotonic() + 60)
+            rows[0] += sample.rows if now >= warm_until else 0
+
+    await asyncio.gather(*(keep_asking() for _ in range(IN_FLIGHT)))
+    elapsed = time.perf_counter() - warm_until
+    await scorer.stop(5)
+    return rows[0] / elapsed
+
+
+def _pin_all_threads(cpus: Sequence[int]) -> None:
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), cpus)
+
+
+def _open(model_dir: Path) -> tuple[artifact.Manifest, Engine]:
+    version = artifact.versions(model_dir)[-1]
+    manifest = artifact.read_manifest(version)
+    engine = tensorflow.load(version, manifest)
+    engine.warm()
+    return manifest, engine
+
+
+def _limit_ms(history: int, candidates: int) -> float:
+    command = [sys.executable, str(LIMIT), "--history", str(history), "--candidates", str(candidates)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(orjson.loads(done.stdout.splitlines()[-1])["cases"][0]["ms"])
+
+
+def main() -> None:
+    """Measure what the command line names and print it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("floor", "growth", "cores"))
+    parser.add_argument("model_dir", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    options = parser.parse_args()
+    found: Any
+    if options.what == "floor":
+        found = floor(options.model_dir, options.rounds, options.seconds)
+    elif options.what == "growth":
+        found = growth(options.model_dir, options.seconds)
+    else:
+        found = asyncio.run(cores(options.model_dir, options.rounds, options.seconds))
+    print(orjson.dumps(found).decode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""What is measured, section by section; each returns rows for its table and findings for the targets."""
+
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from benchmarks import servers
+from benchmarks.bodies import WORKLOADS
+from benchmarks.comparison import LOAD_CPUS, SERVER_CPUS, Model, Pace, Target, both, faster_way, run_module
+from benchmarks.servers import CPUS
+from benchmarks.summary import Load, median_ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A number that has a target."""
+
+    what: str
+    value: float
+    target: float
+    at_least: bool  # or at most
+    unit: str = "x"
+    note: str = ""
+
+    @property
+    def reached(self) -> bool:
+        """Whether it is as good as wanted."""
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table."""
+
+    title: str
+    rows: list[dict[str, Any]]
+    findings: list[Finding] = field(default_factory=list)
+    note: str = ""
+
+
+THROUGHPUT = {"10x20": 2.5, "100x50": 4.0, "500x50": 4.0, "500x200": 3.5}  # the issue's, at 8 connections
+
+
+def closed(model: Model, pace: Pace) -> Section:
+    """Both servers under 1 and 8 connections, and the load generator's own ceiling beside them."""
+    rows, findings = [], []
+    with both(model) as (ours, theirs):
+        for workload in WORKLOADS:
+            for connections in (1, 8):
+                rounds = _rounds(ours, theirs, workload, pace, connections)
+                rows += [_closed_row(workload, connections, each) for each in rounds]
+                findings += _closed_findings(model, workload, connections, *rounds)
+    return Section(f"Closed loop, {model.name}, each server on one core", rows, findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rounds:
+    """What one server did in each round of a cell."""
+
+    server: str
+    loads: list[Load]
+
+    def of(self, name: str) -> list[float]:
+        """One figure, round by round."""
+        return [getattr(load, name) for load in self.loads]
+
+
+def _rounds(ours: Target, theirs: Target, workload: str, pace: Pace, connections: int) -> tuple[_Rounds, _Rounds]:
+    """Ours, theirs, ours, theirs: what else the machine does hits both."""
+    theirs = faster_way(theirs, workload, pace, connections)
+    pairs = [
+        [target.load(workload, pace, connections=connections, seed=seed) for target in (ours, theirs)]
+        for seed in range(pace.rounds)
+    ]
+    name = "baseline" if theirs.path == "/score" else "baseline (inline)"
+    return _Rounds("ours", [pair[0] for pair in pairs]), _Rounds(name, [pair[1] for pair in pairs])
+
+
+def _closed_row(workload: str, connections: int, rounds: _Rounds) -> dict[str, Any]:
+    return {
+        "workload": workload,
+        "conns": connections,
+        "server": rounds.server,
+        "req/s": round(median(rounds.of("requests_per_s"))),
+        "cand/s": round(median(rounds.of("candidates_per_s"))),
+        **_latencies(rounds.loads),
+        "server CPU us/req": round(median(rounds.of("server_cpu_us"))),
+        "load CPU": f"{median(rounds.of('client_cpu')):.0%}",
+        "failed": sum(load.failed for load in rounds.loads),
+    }
+
+
+def _latencies(loads: list[Load]) -> dict[str, str]:
+    names = {"p50": "p50 ms", "p90": "p90 ms", "p99": "p99 ms", "worst": "max ms", "overhead": "total-infer ms"}
+    shown = {label: f"{median(getattr(load, name) for load in loads):.2f}" for name, label in names.items()}
+    stages = {stage: median(load.stages[stage] for load in loads if load.stages) for stage in loads[0].stages}
+    return {**shown, "stages ms": " ".join(f"{stage} {ms:.2f}" for stage, ms in stages.items())}
+
+
+def _closed_findings(model: Model, workload: str, connections: int, ours: _Rounds, theirs: _Rounds) -> list[Finding]:
+    if connections == 8 and workload in THROUGHPUT:
+        ratio = median_ratio(ours.of("candidates_per_s"), theirs.of("candidates_per_s"))
+        what = f"{model.name}: candidates/s against the baseline, 8 connections, {workload}"
+        cpu = median_ratio(theirs.of("server_cpu_us"), ours.of("server_cpu_us"))
+        return [Finding(what, ratio, THROUGHPUT[workload], at_least=True, note=f"by CPU time {cpu:.2f}x")]
+    if connections == 1 and workload == "100x50":
+        what = f"{model.name}: total minus infer at 100x50, one connection"
+        ratio = median_ratio(ours.of("overhead"), theirs.of("overhead"))
+        return [
+            Finding(what, median(ours.of("overhead")), 0.6, at_least=False, unit=" ms"),
+            Finding(f"{what}, against the baseline's", ratio, 0.5, at_least=False),
+        ]
+    return []
+
+
+def open_loop(model: Model, pace: Pace) -> Section:
+    """Ours and the baseline at 50, 80 and 150 % of what each can do, mixed."""
+    rows, ratios = [], []
+    with both(model) as (ours, theirs):
+        for target in (ours, faster_way(theirs, "mixed", pace, 8)):
+            found: dict[int, list[Load]] = {50: [], 80: [], 150: []}
+            capacity = 0.0
+            for seed in range(pace.rounds):
+                capacity = _capacity(target, pace)
+                for percent, loads in found.items():
+                    loads.append(target.load("mixed", pace, rate=capacity * percent / 100, seed=seed))
+            rows += [_open_row(target.server.name, percent, loads) for percent, loads in found.items()]
+            if target is ours:
+                ratios = [load.p99 / load.p50 for load in found[80]]
+    finding = Finding(f"{model.name}: p99 / p50, open loop, mixed, at 80 %", median(ratios), 4.0, at_least=False)
+    return Section(f"Open loop, {model.name}, mixed, Poisson arrivals, latency from the time due", rows, [finding])
+
+
+def _capacity(target: Target, pace: Pace) -> float:
+    """Requests/s of mixed requests: the best of a closed loop with few and with many connections."""
+    return max(target.load("mixed", pace, connections=each).requests_per_s for each in (8, 32))
+
+
+def _open_row(server: str, percent: int, loads: list[Load]) -> dict[str, Any]:
+    errors: dict[str, int] = {}
+    for load in loads:
+        for problem, times in load.errors.items():
+            errors[problem] = errors.get(problem, 0) + times
+    return {
+        "server": server,
+        "rate": f"{percent} %",
+        "due req/s": round(median(load.offered for load in loads)),
+        "answered req/s": round(median(load.requests_per_s for load in loads)),
+        **_latencies(loads),
+        "errors": " ".join(f"{problem}: {times}" for problem, times in errors.items()) or "none",
+    }
+
+
+def memory(model: Model, pace: Pace) -> Section:
+    """RSS of our server after some mixed requests and after many."""
+    first, last = pace.memory_requests
+    server = servers.ours(model.folder, SERVER_CPUS)
+    with servers.running(server):
+        target, rows, done = Target(server, model.dtypes), [], 0
+        ready = server.rss_bytes
+        for until in (first, last):
+            load = target.load("mixed", pace, connections=16, requests=until - done, seconds=1200, seed=until, warm_s=0)
+            done = until
+            rows.append({"after requests": until, "RSS MB": round(server.rss_bytes / 1e6, 1), "failed": load.failed})
+    growth = rows[1]["RSS MB"] / rows[0]["RSS MB"]
+    what = f"{model.name}: RSS after {last:,} mixed requests against after {first:,}"
+    rows.insert(0, {"after requests": 0, "RSS MB": round(ready / 1e6, 1), "failed": 0})
+    return Section(f"Memory, {model.name}", rows, [Finding(what, growth, 1.02, at_least=False)])
+
+
+def cores(model: Model, pace: Pace) -> list[Section]:
+    """One executor on one core against one on each of two: the scorer alone, and over HTTP."""
+    arguments = ("cores", str(model.folder), f"--rounds={pace.rounds}", f"--seconds={pace.seconds}")
+    found = run_module("benchmarks.engines", *arguments, cpus=CPUS)
+    rows = [
+        {"workload": each["workload"], "1 core cand/s": round(each["one"]), "2 cores cand/s": round(each["two"])}
+        | {"ratio": f"{each['ratio']:.2f}"}
+        for each in found
+    ]
+    findings = [
+        Finding(f"{model.name}: two cores against one, scorer, {each['workload']}", each["ratio"], 1.7, at_least=True)
+        for each in found
+    ]
+    note = "Requests through the real Scorer in one process: nothing but the service uses either core."
+    return [Section(f"Two cores, scorer, {model.name}", rows, findings, note), _cores_http(model, pace)]
+
+
+def _cores_http(model: Model, pace: Pace) -> Section:
+    one, two = servers.ours(model.folder, SERVER_CPUS), servers.ours(model.folder, CPUS[-2:])
+    rows, findings = [], []
+    with servers.running(one, two):
+        alone = Target(one, model.dtypes, load_cpus=LOAD_CPUS)
+        wide = Target(two, model.dtypes, load_cpus=CPUS[-2:])
+        for workload in ("100x50", "500x50"):
+            pairs = [
+                [each.load(workload, pace, connections=16, seed=seed) for each in (alone, wide)]
+                for seed in range(pace.rounds)
+            ]
+            plain = median(b.candidates_per_s / a.candidates_per_s for a, b in pairs)
+            corrected = median(_without_load(b) / a.candidates_per_s for a, b in pairs)
+            rows.append(
+                {
+                    "workload": workload,
+                    "1 core cand/s": round(median(a.candidates_per_s for a, _ in pairs)),
+                    "2 cores cand/s": round(median(b.candidates_per_s for _, b in pairs)),
+                    "load CPU on the two": f"{median(b.client_cpu for _, b in pairs):.0%} of a core",
+                    "ratio": f"{plain:.2f}",
+                    "without the load": f"{corrected:.2f}",
+                }
+            )
+            what = f"{model.name}: two cores against one, HTTP without the load's CPU, {workload}"
+            findings.append(Finding(what, corrected, 1.7, at_least=True))
+    note = (
+        "With one core the load generator has the other; with two it shares them. `without the load` is what the two "
+        "cores would do if the CPU time that the load generator took had been the server's: cand/s * 2 / (2 - load)."
+    )
+    return Section(f"Two cores, HTTP, {model.name}", rows, findings, note)
+
+
+def _without_load(load: Load) -> float:
+    return load.candidates_per_s * 2 / (2 - load.client_cpu)
+
+
+def floor(model: Model, pace: Pace) -> Section:
+    """The engine alone against the fastest code known for the two attention units."""
+    arguments = ("floor", str(model.folder), f"--rounds={pace.rounds}", f"--seconds={pace.seconds / 4}")
+    rows = [
+        {
+            "history": each["history"],
+            "candidates": each["candidates"],
+            "engine ms": f"{each['engine_ms']:.3f}",
+            "floor ms": f"{each['floor_ms']:.3f}",
+            "engine / floor": f"{each['ratio']:.2f}",
+        }
+        for each in run_module("benchmarks.engines", *arguments, cpus=SERVER_CPUS)
+    ]
+    note = "The engine also hashes, looks up, and runs the head; the floor (perf/limit.py) is the attention alone."
+    return Section(f"Engine alone against the floor, {model.name}, one core", rows, note=note)
+
+
+def ceiling(pace: Pace) -> Section:
+    """What the load generator can do when the server costs nothing."""
+    rows = []
+    for workload in ("10x20", "500x200"):
+        server = servers.null(WORKLOADS[workload].candidates or 1, SERVER_CPUS)
+        with servers.running(server):
+            load = Target(server, ("int64", "int64")).load(workload, pace, connections=8)
+        cost = load.client_cpu * 1e6 / load.requests_per_s
+        rows.append({"workload": workload, "req/s": round(load.requests_per_s), "load CPU us/req": round(cost)})
+    return Section("The load generator's ceiling: against a server that does nothing", rows)
