@@ -4,7 +4,7 @@ Dimension letters: N rows, T history length, D embedding dimension, H hidden uni
 tag, each with an attention unit of its own; the head reads both pooled histories and both targets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,6 +28,11 @@ class Rows(NamedTuple):
     seq_tag_length: Tensor  # (N,) int32
     target_id: Tensor  # (N,) int
     target_tag: Tensor  # (N,) int
+
+
+def graph(call: Callable[..., Any], **options: Any) -> Any:
+    """`tf.function` of what holds no Python control flow over tensors: run as written, not as AutoGraph rewrites it."""
+    return tf.function(call, autograph=False, **options)
 
 
 def to_bucket(values: Tensor, buckets: int) -> Tensor:

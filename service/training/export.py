@@ -13,7 +13,7 @@ import tensorflow as tf
 from service import artifact
 from service.artifact import BlockSignature, Candidates, Feature, Golden, GoldenRequest, History, Manifest, Signatures
 from service.batch import Ids, Sample
-from service.training.din import Din, Rows, Tensor, to_bucket
+from service.training.din import Din, Rows, Tensor, graph, to_bucket
 from service.training.folded import BLOCK, Blocks, Folded
 
 Known: TypeAlias = tuple[Ids, Ids]  # ids the model was trained on and the tag of each
@@ -77,9 +77,9 @@ class Serving(tf.Module):
         }
         blocks = {**histories, **targets[block], "block_request": tf.TensorSpec(one, tf.int32, "block_request")}
         self.functions = {
-            "serving_default": tf.function(self._rows).get_concrete_function(**histories, **targets[one]),
-            "score": tf.function(self._score).get_concrete_function(**blocks),
-            "explain": tf.function(self._explain).get_concrete_function(**blocks),
+            "serving_default": graph(self._rows).get_concrete_function(**histories, **targets[one]),
+            "score": graph(self._score).get_concrete_function(**blocks),
+            "explain": graph(self._explain).get_concrete_function(**blocks),
         }
 
     def save(self, folder: Path) -> None:

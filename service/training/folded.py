@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from service.training.din import EPSILON, AttentionUnit, Din, Tensor, normalise, to_bucket
+from service.training.din import EPSILON, AttentionUnit, Din, Tensor, graph, normalise, to_bucket
 
 Embedded: TypeAlias = tuple[Tensor, Tensor]  # of ids, of tags
 
@@ -87,7 +87,7 @@ class Folded:
         self.head = _fold_head(din)
         self.longest = max(din.features.id.max_history, din.features.tag.max_history)
         self.rungs = rungs(self.longest)
-        self._run_chunk = tf.function(self._chunk, jit_compile=True)
+        self._run_chunk = graph(self._chunk, jit_compile=True)
 
     def probability(self, q_id: Tensor, pooled_id: Tensor, q_tag: Tensor, pooled_tag: Tensor) -> Tensor:
         """Click probabilities (B,) from targets and pooled histories, (B, D) each."""

@@ -15,7 +15,7 @@ from service.batch import Floats, Ids
 from service.errors import DataError
 from service.training import Samples, Split, evaluate
 from service.training.data import gather
-from service.training.din import Din, Rows, Tensor, to_bucket
+from service.training.din import Din, Rows, Tensor, graph, to_bucket
 
 EVALUATION_ROWS = 4096
 
@@ -113,7 +113,7 @@ def fit(din: Din, samples: Samples, recipe: Recipe) -> Iterator[Din]:
 
 def predict(din: Din, samples: Samples) -> Floats:
     """Click probabilities (N,) of hashed samples, in order."""
-    forward = tf.function(lambda rows: tf.sigmoid(din.logits(rows)), reduce_retracing=True)
+    forward = graph(lambda rows: tf.sigmoid(din.logits(rows)), reduce_retracing=True)
     order = np.arange(len(samples))
     return np.concatenate([forward(rows).numpy() for rows, _ in _batches(samples, order, EVALUATION_ROWS)])
 
@@ -165,7 +165,8 @@ def _step(din: Din, learning_rate: float) -> Callable[[Rows, Tensor], Tensor]:
 
     variables = din.trainable_variables
     optimizer.build(variables)
-    return tf.function(step, reduce_retracing=True)  # type: ignore[no-any-return]
+    compiled: Callable[[Rows, Tensor], Tensor] = graph(step, reduce_retracing=True)
+    return compiled
 
 
 def _batches(

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.training.din import Rows, to_bucket
+from service.training.din import Rows, graph, to_bucket
 from service.training.folded import CHUNK_BLOCKS, Blocks, Folded, rungs
 
 MakeDin: TypeAlias = Callable[..., Any]
@@ -69,7 +69,7 @@ def make_pair(make_din: MakeDin) -> Callable[[str], Pair]:
     def make(name: str) -> Pair:
         if name not in made:
             folded = Folded(make_din(max_history=LONGEST, **ARCHITECTURES[name]))
-            score, explain = (tf.function(each, input_signature=[SIGNATURE]) for each in (folded.score, folded.explain))
+            score, explain = (graph(each, input_signature=[SIGNATURE]) for each in (folded.score, folded.explain))
             made[name] = Pair(folded.din, score, explain)
         return made[name]
 
