@@ -1,6 +1,5 @@
 """Assembles the server: the service's life, its routes, and what each error looks like over HTTP."""
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -21,10 +20,12 @@ from service.artifact import Manifest
 from service.batcher import Policy
 from service.config import Settings
 from service.errors import Internal, NotReady, RequestError
+from service.life import Service
 from service.metrics import Metrics
 from service.middleware import CALL, CLIENT_CLOSED, Answer, Call, Edge, read_body, while_connected
-from service.registry import Registry, Served
+from service.registry import Registry
 from service.scorer import Scored, Scorer
+from service.workers import Fleet
 
 logger = logging.getLogger(__name__)
 
@@ -64,80 +65,6 @@ def refuse(call: Call, error: Exception, headers: Iterable[tuple[bytes, bytes]] 
     return Answer(
         status, schema.render_error(error.code, error.message, error.field, call.request_id), [*headers, *retry]
     )
-
-
-class Service:
-    """What lives as long as the server: the versions, the scorer, and whether they are ready."""
-
-    def __init__(self, settings: Settings, metrics: Metrics, registry: Registry, scorer: Scorer) -> None:
-        self.settings = settings
-        self.metrics = metrics
-        self.registry = registry
-        self.scorer = scorer
-        self.draining = False
-        self._started = time.monotonic()
-        self._loading: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Start the executors, and the model's loading in the background: the server listens meanwhile."""
-        await self.scorer.start()
-        self._loading = asyncio.create_task(self._load())
-
-    async def stop(self) -> None:
-        """Say not ready, finish what is in flight within the grace period, stop."""
-        self.draining = True
-        cut = await self.scorer.stop(self.settings.grace_s)
-        if cut:
-            logger.warning("cut %d requests after a grace period of %d s", cut, self.settings.grace_s)
-        if self._loading is not None:
-            await self._loading  # a version half loaded cannot be freed
-        await self.registry.stop()
-
-    async def loaded(self) -> None:
-        """Wait until loading has ended, well or badly."""
-        if self._loading is not None:
-            await asyncio.wait([self._loading])
-
-    def serving(self) -> Served:
-        """The version that scores a request arriving now.
-
-        Raises:
-            NotReady: there is none.
-        """
-        if self.registry.current is None:
-            raise NotReady(f"the service is {self.status}")
-        return self.registry.current
-
-    @property
-    def status(self) -> str:
-        """One of ok, loading, draining, failed."""
-        if self.draining:
-            return "draining"
-        if self.registry.current is not None:
-            return "ok" if self.scorer.alive else "failed"
-        return "failed" if self._loading is None or self._loading.done() else "loading"
-
-    def health(self) -> dict[str, Any]:
-        """The body of the health routes."""
-        served = self.registry.current
-        return {
-            "status": self.status,
-            "model": served and served.manifest.name,
-            "version": served and served.version,
-            "engine": served and served.engine.name,
-            "uptime_s": round(time.monotonic() - self._started, 3),
-            "checks": {
-                "model": {"ok": served is not None, "detail": self.registry.problem or "loaded"},
-                "executors": {"ok": self.scorer.alive, "detail": self.scorer.state},
-                "accepting": {"ok": not self.draining, "detail": "draining" if self.draining else "yes"},
-            },
-        }
-
-    async def _load(self) -> None:
-        try:
-            await self.registry.start()
-        except Exception:
-            logger.exception("the newest version could not be loaded")
 
 
 class Scoring:
@@ -214,6 +141,7 @@ def create_app(
     settings: Settings,
     loader: Callable[[Path, Manifest], engine.Engine],
     registry: CollectorRegistry | None = None,
+    fleet: Fleet | None = None,
 ) -> FastAPI:
     """Build the server.
 
@@ -221,13 +149,14 @@ def create_app(
         settings: what it is told at start-up.
         loader: makes a version's folder and manifest into an engine.
         registry: where its metrics go; None makes one that also has the process's own.
+        fleet: the workers this process is one of, if it is not alone.
     """
     if registry is None:
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, fleet.metrics() if fleet else None)
     versions = Registry(settings.model_dir, loader)
-    service = Service(settings, metrics, versions, _make_scorer(settings, versions, metrics))
+    service = Service(settings, metrics, versions, _make_scorer(settings, versions, metrics), fleet)
     scoring = Scoring(service)
 
     @asynccontextmanager
@@ -307,7 +236,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
     @app.get("/health/ready", response_model=schema.HealthResponse, responses={503: {"model": schema.HealthResponse}})
     async def health() -> Response:
         """Whether the service can score now, and each thing that this depends on."""
-        return _report(service, ready=service.status == "ok")
+        return _report(service, ready=service.ready)
 
     @app.get("/health/live", response_model=schema.HealthResponse, responses={503: {"model": schema.HealthResponse}})
     async def live() -> Response:

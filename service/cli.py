@@ -4,12 +4,13 @@ import http.client
 import logging
 import signal
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import click
 
@@ -17,6 +18,12 @@ from service import __version__, artifact
 from service.config import Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
+
+if TYPE_CHECKING:  # imported where they are used, so that every command starts fast
+    import uvicorn
+    from fastapi import FastAPI
+
+    from service.workers import Fleet
 
 Parameters = ParamSpec("Parameters")
 
@@ -61,28 +68,43 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 def serve(**flags: Any) -> None:
     """Serve the newest version of a model folder over HTTP."""
     settings = load_settings({name: value for name, value in flags.items() if value is not None})
+    click.echo(f"dinserve {__version__}\n{settings.describe()}", err=True)
+    _start_logging(settings)
+    if settings.workers == 1:
+        _serve_alone(settings)
+    else:
+        _serve_together(settings)
+
+
+def _start_logging(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
     )
-    click.echo(f"dinserve {__version__}\n{settings.describe()}", err=True)
-    _run(settings)
 
 
-def _run(settings: Settings) -> None:
+def _serve_alone(settings: Settings) -> None:
     import uvicorn
 
-    from service.app import create_app
-    from service.engine import tensorflow
-
-    loader = partial(
-        tensorflow.load,
-        intra_op_threads=settings.intra_op_threads,
-        inter_op_threads=settings.inter_op_threads,
-    )
     # uvicorn drains on SIGTERM and then raises it again; with this handler back in place that means exit status 0.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.run(
-        create_app(settings, loader),
+    uvicorn.Server(_config(settings)).run()
+
+
+def _serve_together(settings: Settings) -> None:
+    from service.workers import Supervisor, make_fleet
+
+    with tempfile.TemporaryDirectory(prefix="dinserve-") as folder:
+        fleet = make_fleet(Path(folder), settings.workers)
+        Supervisor(_config(settings, fleet), fleet).run()
+
+
+def _config(settings: Settings, fleet: "Fleet | None" = None) -> "uvicorn.Config":
+    import uvicorn
+
+    return uvicorn.Config(
+        partial(_make_app, settings, fleet),
+        factory=True,
+        workers=settings.workers,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -94,6 +116,20 @@ def _run(settings: Settings) -> None:
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.grace_s,
     )
+
+
+def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
+    """Make the application, in the process that serves it."""
+    from service.app import create_app
+    from service.engine import tensorflow
+
+    _start_logging(settings)
+    loader = partial(
+        tensorflow.load,
+        intra_op_threads=settings.intra_op_threads,
+        inter_op_threads=settings.inter_op_threads,
+    )
+    return create_app(settings, loader, fleet=fleet)
 
 
 @main.command()

@@ -47,10 +47,13 @@ class Settings(BaseSettings):
     deadline_ms: float = Field(
         1000.0, gt=0, description="a request's time when it brings no X-Deadline-Ms header, in ms"
     )
+    workers: int = Field(
+        1, ge=1, description="processes that share the port, for machines where one event loop is not enough"
+    )
     executors: int = Field(
-        default_factory=usable_cpus,
+        default_factory=lambda settings: max(1, usable_cpus() // settings["workers"]),
         ge=1,
-        description="threads that run batches; default: the CPUs this process may use",
+        description="threads that run batches, in each worker",
     )
     intra_op_threads: int = Field(1, ge=1, description="TensorFlow threads inside one operation")
     inter_op_threads: int = Field(1, ge=1, description="TensorFlow threads across operations of one batch")

@@ -104,9 +104,13 @@ _MODES: dict[str, Literal["livesum", "livemax"]] = {"din_in_flight_requests": "l
 
 
 class Metrics:
-    """The collectors, registered in `registry`; hot label children are bound once."""
+    """The collectors, registered in `registry`; hot label children are bound once.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    `exposed` is what is read instead, where several processes' metrics are added up.
+    """
+
+    def __init__(self, registry: CollectorRegistry, exposed: CollectorRegistry | None = None) -> None:
+        self._exposed = exposed or registry
         self._registry = registry
         self._requests = self._counter("din_requests_total")
         self._ok = self._requests.labels("ok")
@@ -170,7 +174,7 @@ class Metrics:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics as text and its content type, in the format that the Accept header prefers."""
         encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+        return encode(self._exposed), content_type
 
     def _counter(self, name: str) -> Counter:
         spec = _SPECS[name]

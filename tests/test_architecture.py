@@ -13,7 +13,20 @@ PACKAGE = Path(__file__).parent.parent / "service"
 HTTP = frozenset({"fastapi", "starlette", "uvicorn", "httpx", "http"})
 TENSORFLOW = frozenset({"tensorflow", "keras"})
 SERVER = frozenset(
-    {"batcher", "registry", "metrics", "scorer", "schema", "middleware", "app", "client", "cli", "__main__"}
+    {
+        "batcher",
+        "registry",
+        "metrics",
+        "scorer",
+        "schema",
+        "middleware",
+        "workers",
+        "life",
+        "app",
+        "client",
+        "cli",
+        "__main__",
+    }
 )
 
 # From the bottom of the package to its top: a module imports only those above it in this table, and never a name on its
@@ -31,6 +44,8 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "scorer": HTTP | {"pydantic"},
     "schema": frozenset({"batcher", "engine", "registry", "scorer", "asyncio"}),
     "middleware": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
+    "workers": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
+    "life": HTTP | {"batch", "batcher", "engine.", "schema"},
     "app": frozenset({"numpy", "batch", "engine."}),
     "client": frozenset({"fastapi", "starlette", "uvicorn", "batcher", "engine", "registry", "scorer", "app"}),
     "training": HTTP | SERVER,
