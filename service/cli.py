@@ -122,8 +122,11 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
     """Make the application, in the process that serves it."""
     from service.app import create_app
     from service.engine import tensorflow
+    from service.workers import end_with_parent
 
     _start_logging(settings)
+    if fleet is not None:
+        end_with_parent()
     loader = partial(
         tensorflow.load,
         intra_op_threads=settings.intra_op_threads,

@@ -4,7 +4,10 @@ The parent binds the socket and its children accept from it, so a connection wai
 process: when a worker dies, the others take what arrives until its replacement is ready.
 """
 
+import multiprocessing
 import os
+import signal
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +68,18 @@ class Supervisor(Multiprocess):
         for pid in before - {process.pid for process in self.processes}:
             if pid is not None:
                 self._fleet.forget(pid)
+
+
+def end_with_parent() -> None:
+    """Have this worker stop as on SIGTERM when its parent is gone: nobody else would ever end it."""
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, name="end-with-parent", daemon=True).start()
 
 
 def make_fleet(folder: Path, size: int) -> Fleet:

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import psutil
@@ -10,7 +13,7 @@ import pytest
 
 from service import config
 from tests import readme
-from tests.e2e.conftest import Server, StartServer
+from tests.e2e.conftest import Server, StartServer, free_port
 
 BODY = {"history": {"ids": [1], "tags": [3]}, "candidates": {"ids": [8961, 318], "tags": [2, 7]}}
 
@@ -29,6 +32,18 @@ def test_killed_worker_is_replaced_without_a_refused_request(start_server: Start
         assert set(before + during) == {200}
         assert victim not in workers(server)
         assert 'din_requests_total{code="ok"} 400.0' in httpx.get(server.url + "/metrics").text
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    """When the parent is killed outright, its workers stop serving and go."""
+    command = [sys.executable, "-m", "service", "serve", "--port", str(free_port()), "--workers", "2"]
+    with (tmp_path / "server.log").open("wb") as log, subprocess.Popen(command, cwd=readme.ROOT, stderr=log) as process:
+        server = Server(f"http://127.0.0.1:{command[command.index('--port') + 1]}", process, tmp_path / "server.log")
+        server.poll("/health", lambda response: response.json()["status"] == "ok")
+        left = [psutil.Process(pid) for pid in workers(server)]
+        process.kill()
+        assert len(left) == 2
+        assert psutil.wait_procs(left, timeout=30)[1] == []
 
 
 def workers(server: Server) -> list[int]:
