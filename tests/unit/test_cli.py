@@ -14,6 +14,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import uvicorn
 from click.testing import CliRunner, Result
 
 import service
@@ -52,12 +53,12 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> list[FakeEngine]:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch, engines: list[FakeEngine]) -> dict[str, Any]:
-    """Put a recorder in uvicorn's place: what it is told."""
-    told: dict[str, Any] = {}
-    monkeypatch.setattr("uvicorn.run", lambda app, **options: told.update(options, app=app))
+def served(monkeypatch: pytest.MonkeyPatch, engines: list[FakeEngine]) -> list[uvicorn.Config]:
+    """Let uvicorn's server note its configuration instead of running."""
+    served: list[uvicorn.Config] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server: served.append(server.config))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    return told
+    return served
 
 
 def run(*arguments: object, **environment: str) -> Result:
@@ -99,19 +100,21 @@ def test_serve_has_a_flag_for_every_setting() -> None:
         assert f"DIN_{name.upper()}" in output.replace("\n", "").replace(" ", "")
 
 
-def test_serve_prints_settings_and_starts(served: dict[str, Any], tmp_path: Path) -> None:
+def test_serve_prints_settings_and_starts(served: list[uvicorn.Config], tmp_path: Path) -> None:
     """The server is started with what flags and environment say, after every setting is printed."""
     done = run("serve", "--port", 9000, "--access-log", "--model-dir", tmp_path, DIN_GRACE_S="3", DIN_PORT="1")
     assert done.exit_code == 0
     assert done.stderr.startswith(f"dinserve {service.__version__}\nmodel_dir = {tmp_path}\n")
-    assert (served["port"], served["access_log"], served["timeout_graceful_shutdown"]) == (9000, True, 3)
-    assert served["app"].state.service.settings.model_dir == tmp_path
+    config = served[0]
+    assert (config.port, config.access_log, config.timeout_graceful_shutdown) == (9000, True, 3)
+    application: Any = config.app
+    assert application().state.service.settings.model_dir == tmp_path
 
 
-def test_boolean_flag_overrides_the_environment(served: dict[str, Any]) -> None:
+def test_boolean_flag_overrides_the_environment(served: list[uvicorn.Config]) -> None:
     """A flag can switch off what the environment switches on."""
     assert run("serve", "--no-access-log", DIN_ACCESS_LOG="1").exit_code == 0
-    assert served["access_log"] is False
+    assert served[0].access_log is False
 
 
 @pytest.mark.parametrize(
@@ -125,13 +128,13 @@ def test_boolean_flag_overrides_the_environment(served: dict[str, Any]) -> None:
     ],
 )
 def test_serve_refuses_wrong_settings(
-    served: dict[str, Any], arguments: list[str], environment: dict[str, str], message: str
+    served: list[uvicorn.Config], arguments: list[str], environment: dict[str, str], message: str
 ) -> None:
     """A wrong setting stops start-up by name, with exit status 2, and nothing is served."""
     done = run("serve", *arguments, **environment)
     assert done.exit_code == 2
     assert message in done.stderr
-    assert served == {}
+    assert served == []
 
 
 def test_verify_a_version(engines: list[FakeEngine], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from service import config
 from service.config import Settings, load_settings, usable_cpus
 from service.errors import SettingsError
 
@@ -20,6 +21,15 @@ def test_defaults_are_valid() -> None:
     settings = load_settings()
     assert settings.port == 8000
     assert settings.executors == usable_cpus()
+
+
+@pytest.mark.parametrize(
+    ("workers", "executors"), [pytest.param(2, 4, id="shared"), pytest.param(99, 1, id="at-least-one")]
+)
+def test_workers_share_the_cpus(monkeypatch: pytest.MonkeyPatch, workers: int, executors: int) -> None:
+    """Several workers have together as many executors as there are CPUs, and one each at least."""
+    monkeypatch.setattr(config, "usable_cpus", lambda: 8)
+    assert load_settings({"workers": workers}).executors == executors
 
 
 def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
