@@ -50,6 +50,8 @@ def closed(model: Model, pace: Pace) -> Section:
                 rounds = _rounds(ours, theirs, workload, pace, connections)
                 rows += [_closed_row(workload, connections, each) for each in rounds]
                 findings += _closed_findings(model, workload, connections, *rounds)
+            if workload == "100x50":
+                findings.append(_overhead_in_pool(model, ours, theirs, pace))
     return Section(f"Closed loop, {model.name}, each server on one core", rows, findings)
 
 
@@ -111,6 +113,16 @@ def _closed_findings(model: Model, workload: str, connections: int, ours: _Round
             Finding(f"{what}, against the baseline's", ratio, 0.5, at_least=False),
         ]
     return []
+
+
+def _overhead_in_pool(model: Model, ours: Target, theirs: Target, pace: Pace) -> Finding:
+    """Overhead against the endpoint that most teams write, in the thread pool, whichever is faster."""
+    pairs = [
+        [target.load("100x50", pace, connections=1, seed=seed).overhead for target in (ours, theirs)]
+        for seed in range(pace.rounds)
+    ]
+    what = f"{model.name}: total minus infer at 100x50, one connection, against the baseline's in the thread pool"
+    return Finding(what, median(a / b for a, b in pairs), 0.5, at_least=False)
 
 
 def open_loop(model: Model, pace: Pace) -> Section:
