@@ -108,17 +108,20 @@ async def cores(model_dir: Path, rounds: int, seconds: float) -> list[dict[str, 
         found.append(
             {
                 "workload": name,
-                "one": median(one for one, _ in pairs),
-                "two": median(two for _, two in pairs),
-                "ratio": median(two / one for one, two in pairs),
+                "one": median(one for (one, _), _ in pairs),
+                "two": median(two for _, (two, _) in pairs),
+                "ratio": median(two / one for (one, _), (two, _) in pairs),
+                "cores_used": median(used for _, (_, used) in pairs),
             }
         )
     await registry.stop()
     return found
 
 
-async def _throughput(registry: Registry, samples: Sequence[Sample], cpus: Sequence[int], seconds: float) -> float:
-    """Candidates/s with as many executors as CPUs, and the default policy."""
+async def _throughput(
+    registry: Registry, samples: Sequence[Sample], cpus: Sequence[int], seconds: float
+) -> tuple[float, float]:
+    """Candidates/s with as many executors as CPUs, and the default policy; and how many cores' time that took."""
     served, defaults = registry.current, Settings()
     assert served is not None
     policy = Policy(defaults.max_batch_rows, defaults.max_queue_rows, defaults.max_delay_ms / 1000)
@@ -129,6 +132,7 @@ async def _throughput(registry: Registry, samples: Sequence[Sample], cpus: Seque
     turn, rows = itertools.cycle(samples), [0]
     warm_until = time.perf_counter() + seconds / 5
     end = warm_until + seconds
+    started, used_s = time.perf_counter(), time.process_time()
 
     async def keep_asking() -> None:
         while (now := time.perf_counter()) < end:
@@ -137,9 +141,9 @@ async def _throughput(registry: Registry, samples: Sequence[Sample], cpus: Seque
             rows[0] += sample.rows if now >= warm_until else 0
 
     await asyncio.gather(*(keep_asking() for _ in range(IN_FLIGHT)))
-    elapsed = time.perf_counter() - warm_until
+    now = time.perf_counter()
     await scorer.stop(5)
-    return rows[0] / elapsed
+    return rows[0] / (now - warm_until), (time.process_time() - used_s) / (now - started)
 
 
 def _pin_all_threads(cpus: Sequence[int]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 
 from benchmarks.sections import Finding, Section
 from benchmarks.servers import ROOT
@@ -26,7 +27,7 @@ def machine() -> dict[str, str]:
         "cpu": f"{os.cpu_count()} x {_cpu_model()}",
         "python": platform.python_version(),
         "tensorflow": next(version(name) for name in ("tensorflow_cpu", "tensorflow") if _installed(name)),
-        "load average": f"{os.getloadavg()[0]:.1f} before the run",
+        "others used": f"{psutil.cpu_percent(1.0) / 100 * (os.cpu_count() or 1):.2f} cores just before",
     }
 
 
