@@ -1,7 +1,8 @@
 """The TensorFlow engine: a version's SavedModel, called by signature.
 
-A session is used rather than `tf.saved_model.load`: a call costs 0.1 ms less (measured at 10 candidates, 0.25 against
-0.35 ms), thread counts belong to the version instead of the process, and closing it gives the memory back.
+A session is used rather than `tf.saved_model.load`: thread counts belong to the version, not the process, closing
+it gives the memory back, and calls are cheaper. Measured at 10 candidates x 20: 0.35 ms for an eager signature, 0.27
+for `Session.make_callable`, 0.11 for the session's own callable, 0.09 for that on the calling thread.
 """
 
 import os
@@ -13,6 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import: its ban
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 from service.artifact import BlockSignature, Features, Manifest, to_array
 from service.batch import Batch, Floats, Ids, Sample, pack
@@ -47,10 +49,11 @@ class SavedModel:
         graph = tf.Graph()
         config = v1.ConfigProto(
             intra_op_parallelism_threads=intra_op_threads,
-            # One thread across operations means the calling thread itself: no hand-over, 0.02 ms less a call.
-            inter_op_parallelism_threads=-1 if inter_op_threads == 1 else inter_op_threads,
+            inter_op_parallelism_threads=inter_op_threads,
             use_per_session_threads=True,
         )
+        # One thread across operations means the calling thread itself: no hand-over, and executors do not share it.
+        self._options = v1.RunOptions(inter_op_thread_pool=-1 if inter_op_threads == 1 else 0)
         with graph.as_default():
             self._session = v1.Session(graph=graph, config=config)
             try:
@@ -71,14 +74,20 @@ class SavedModel:
         for kind, wanted, given in (("input", inputs, found.inputs), ("output", outputs, found.outputs)):
             if missing := sorted(set(wanted) - set(given)):
                 raise ArtifactError(f"{self.folder}: signature {name} has no {kind} {', '.join(missing)}")
-        for each, dtype in inputs.items():  # a session casts what it is fed, "12" to 12 and "x" to an error
+        for each, dtype in inputs.items():
             actual = tf.as_dtype(found.inputs[each].dtype)
             if not np.can_cast(dtype.as_numpy_dtype, actual.as_numpy_dtype):
                 raise ArtifactError(f"{self.folder}: signature {name} takes {each} as {actual.name}, not {dtype.name}")
-        call: Callable[..., list[Any]] = self._session.make_callable(
-            [found.outputs[each].name for each in outputs], feed_list=[found.inputs[each].name for each in inputs]
+        options = CallableOptions(
+            feed=[found.inputs[each].name for each in inputs],
+            fetch=[found.outputs[each].name for each in outputs],
+            run_options=self._options,
         )
-        return call
+        call: Callable[..., list[Any]] = self._session._make_callable_from_options(options)  # noqa: SLF001  see above
+        casts = [tf.as_dtype(found.inputs[each].dtype).as_numpy_dtype for each in inputs]
+        if all(dtype.as_numpy_dtype == cast for dtype, cast in zip(inputs.values(), casts, strict=True)):
+            return call
+        return lambda *arrays: call(*(array.astype(cast) for array, cast in zip(arrays, casts, strict=True)))
 
     def close(self) -> None:
         """Free the session's variables and threads."""
