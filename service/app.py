@@ -156,7 +156,7 @@ def create_app(
         ProcessCollector(registry=registry)
     metrics = Metrics(registry, fleet.metrics() if fleet else None)
     versions = Registry(settings.model_dir, loader)
-    service = Service(settings, metrics, versions, _make_scorer(settings, versions, metrics), fleet)
+    service = Service(settings, metrics, versions, _make_scorer(settings, metrics), fleet)
     scoring = Scoring(service)
 
     @asynccontextmanager
@@ -191,10 +191,9 @@ def create_app(
     return app
 
 
-def _make_scorer(settings: Settings, versions: Registry, metrics: Metrics) -> Scorer:
+def _make_scorer(settings: Settings, metrics: Metrics) -> Scorer:
     policy = Policy(settings.max_batch_rows, settings.max_queue_rows, settings.max_delay_ms / 1000)
     return Scorer(
-        versions,
         policy,
         settings.executors,
         lambda batch: metrics.batch(sum(batch.rows), len(batch.rows), batch.padding),

@@ -110,6 +110,7 @@ def _config(settings: Settings, fleet: "Fleet | None" = None) -> "uvicorn.Config
         loop="uvloop",
         http="httptools",
         ws="none",
+        proxy_headers=settings.access_log,  # only the log asks who the client is
         log_config=None,
         access_log=settings.access_log,
         server_header=False,

@@ -11,7 +11,7 @@ import numpy as np
 from service.batch import Batch, Floats, Sample, split
 from service.batcher import Batcher, Policy
 from service.errors import DeadlineExceeded, InvalidRequest
-from service.registry import Registry, Served
+from service.registry import Served
 
 STALLED_S = 30.0  # no batch takes this long; a process whose executor hangs should be replaced
 
@@ -45,17 +45,15 @@ Observe: TypeAlias = Callable[[Batch], None]
 
 
 class Scorer:
-    """Scores samples on the registry's current version through a batcher.
+    """Scores samples on the versions they are given with, through a batcher.
 
     Args:
-        registry: says which version is current; a request stays with the version it met on arrival.
         policy: bounds of queue and batch.
         executors: batches run at once.
         observe: called with every batch run, in its executor thread.
     """
 
-    def __init__(self, registry: Registry, policy: Policy, executors: int, observe: Observe) -> None:
-        self._registry = registry
+    def __init__(self, policy: Policy, executors: int, observe: Observe) -> None:
         self._policy = policy
         self._observe = observe
         self._batcher: Batcher[Key, Sample, Part] = Batcher(self._run, policy, executors)

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from service.batch import Batch, Floats, Sample
 from service.batcher import Policy
 from service.errors import DeadlineExceeded, Internal, InvalidRequest, NotReady, Overloaded
-from service.registry import Registry, Served
+from service.registry import Served
 from service.scorer import Scorer
 from tests.fakes import MANIFEST, FakeEngine, probability
 
@@ -75,7 +74,7 @@ async def scorer(engine: FakeEngine) -> AsyncIterator[Scorer]:
 def make_scorer(observed: list[Batch] | None = None) -> Scorer:
     """Make a scorer that notes its batches."""
     observe = (lambda _: None) if observed is None else observed.append
-    return Scorer(Registry(Path(), lambda *_: FakeEngine()), Policy(10, 40), 1, observe)
+    return Scorer(Policy(10, 40), 1, observe)
 
 
 def draw(ids: int, tags: int, candidates: int, seed: int = 1) -> Sample:
@@ -112,7 +111,7 @@ def test_together_is_as_alone(sizes: list[tuple[int, int, int]], explain: bool) 
     engine = Attentive()
     served, scorer = (
         Served(MANIFEST, engine, 0.0, 0.0),
-        Scorer(Registry(Path(), lambda *_: engine), Policy(10, 999), 2, lambda _: None),
+        Scorer(Policy(10, 999), 2, lambda _: None),
     )
 
     async def together() -> list[list[float]]:
