@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -97,14 +98,13 @@ async def cores(model_dir: Path, rounds: int, seconds: float) -> list[dict[str, 
     Everything is in this process, its event loop too, so that no load generator takes from the second CPU what the
     first measurement did not have to pay.
     """
-    registry = Registry(model_dir, tensorflow.load)
-    await registry.start()
-    if registry.current is None:
-        raise RuntimeError(registry.problem)
+    registries = [await _loaded(model_dir, executors) for executors in (1, 2)]
     found = []
     for name in ("100x50", "500x50"):
-        samples = make_samples(WORKLOADS[name], 500, 1, registry.current.manifest)
-        pairs = [[await _throughput(registry, samples, CPUS[-n:], seconds) for n in (1, 2)] for _ in range(rounds)]
+        samples = make_samples(WORKLOADS[name], 500, 1, artifact.read_manifest(artifact.versions(model_dir)[-1]))
+        pairs = [
+            [await _throughput(registries[n - 1], samples, CPUS[-n:], seconds) for n in (1, 2)] for _ in range(rounds)
+        ]
         found.append(
             {
                 "workload": name,
@@ -114,8 +114,18 @@ async def cores(model_dir: Path, rounds: int, seconds: float) -> list[dict[str, 
                 "cores_used": median(used for _, (_, used) in pairs),
             }
         )
-    await registry.stop()
+    for registry in registries:
+        await registry.stop()
     return found
+
+
+async def _loaded(model_dir: Path, executors: int) -> Registry:
+    """The newest version, with the threads that a server of as many executors gives it."""
+    registry = Registry(model_dir, partial(tensorflow.load, intra_op_threads=executors))
+    await registry.start()
+    if registry.current is None:
+        raise RuntimeError(registry.problem)
+    return registry
 
 
 async def _throughput(

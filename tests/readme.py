@@ -12,6 +12,7 @@ from service.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+DERIVED = {"executors": "its share of the CPUs it may use", "intra_op_threads": "as many as executors"}
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -31,7 +32,7 @@ def settings() -> str:
     """Every setting with its default and meaning."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "the CPUs it may use" if field.default is PydanticUndefined else f"`{field.default}`"
+        default = DERIVED[name] if field.default is PydanticUndefined else f"`{field.default}`"
         rows.append((f"`DIN_{name.upper()}`", default, field.description or ""))
     return table(("variable", "default", "meaning"), rows)
 
