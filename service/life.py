@@ -75,7 +75,7 @@ class Service:
             return "failed" if self._loading is None or self._loading.done() else "loading"
         if not self.scorer.alive:
             return "failed"
-        return "ok" if self.fleet is None or self.fleet.ready() == self.fleet.size else "degraded"
+        return "ok" if self.fleet is None or self.fleet.check()["ok"] else "degraded"
 
     @property
     def ready(self) -> bool:
