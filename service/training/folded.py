@@ -109,7 +109,7 @@ class Folded:
         self.softmax = din.architecture.softmax
         self.frozen = _freeze(din)
         # An argument of the compiled chunk, for products with literals run 1.2 to 1.6 times slower (256 candidates with
-        # a history of 50 and 200). As one argument it measured like twenty: 0.110 to 0.114 ms, 0.111 to 0.117, at 10 x 20.
+        # a history of 50 and 200). One argument measured like twenty: 0.110 to 0.114 ms and 0.111 to 0.117, 10 x 20.
         self._packed = tf.concat([tf.reshape(each, [-1]) for each in tf.nest.flatten(self.frozen)], 0)
         self.longest = max(din.features.id.max_history, din.features.tag.max_history)
         self.rungs = rungs(self.longest)
