@@ -55,7 +55,7 @@ class Settings(BaseSettings):
         ge=1,
         description="threads that run batches, in each worker",
     )
-    # Part of the compiled code runs on these threads, whichever executor called it. Against one caller and one thread on
+    # Part of the compiled code runs on these threads, whichever executor called it. Against one caller, one thread and
     # one core (one engine, 500 x 50), two callers on two cores reach 1.2 with one thread, 1.8 with two.
     intra_op_threads: int = Field(
         default_factory=lambda settings: settings["executors"],
