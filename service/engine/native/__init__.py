@@ -1,0 +1,1 @@
+"""The native engine: a version's weights, computed by C written for this network, without TensorFlow."""
