@@ -1,4 +1,4 @@
-"""Pack requests into the rectangular arrays the `score` signature takes, and split its answer back.
+"""Lay requests out the way an engine takes them, and split its answer back.
 
 Dimension letters, here and in the engines: R requests, C candidates of one request, T and U history lengths (ids,
 tags), K blocks, B candidates in a block. A block holds candidates of one request only, so that it sees one history.
@@ -6,7 +6,8 @@ tags), K blocks, B candidates in a block. A block holds candidates of one reques
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from itertools import accumulate, pairwise
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +40,56 @@ class Sample:
         ]
 
 
+class Batch(Protocol):
+    """What an engine runs at once: several samples, as that engine takes them."""
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Candidates of each sample, in order."""
+
+    @property
+    def padding(self) -> float:
+        """Share of the (candidate, history entry) pairs laid out here that hold padding, 0 to 1."""
+
+    def split(self, answer: NDArray[Any]) -> list[NDArray[Any]]:
+        """Give each sample its own rows of an engine's answer, in the order packed: one (C, ...) array a sample.
+
+        Raises:
+            ValueError: the answer does not have a row for each row of the batch.
+        """
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class RaggedBatch:
+    """Several samples as they came; an engine answers (N, ...), their candidates one after the other."""
+
+    samples: tuple[Sample, ...]
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Candidates of each sample, in order."""
+        return tuple([sample.rows for sample in self.samples])
+
+    @property
+    def padding(self) -> float:
+        """Nothing is padded."""
+        return 0.0
+
+    def split(self, answer: NDArray[Any]) -> list[NDArray[Any]]:
+        """Give each sample its own rows of `answer` (N, ...): one (C, ...) array a sample.
+
+        Raises:
+            ValueError: `answer` does not have a row for each row of the batch.
+        """
+        rows = self.rows
+        if len(answer) != sum(rows):
+            raise ValueError(f"the engine answered {len(answer)} rows for a batch of {sum(rows)}")
+        ends = list(accumulate(rows, initial=0))
+        return [answer[start:end] for start, end in pairwise(ends)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockBatch:
     """Several samples in the arrays of the `score` signature; whatever is padding is zero (or empty bytes)."""
 
     seq_id: Ids  # (R, T)
@@ -59,13 +108,29 @@ class Batch:
         used = int(np.dot(self.rows, self.seq_id_length + self.seq_tag_length))
         return 1.0 - used / laid_out
 
+    def split(self, answer: NDArray[Any]) -> list[NDArray[Any]]:
+        """Give each sample its own rows of `answer` (K, B, ...): one (C, ...) array a sample.
 
-def pack(samples: Sequence[Sample], block: int) -> Batch:
+        Raises:
+            ValueError: `answer` does not have a row for each row of the batch.
+        """
+        width = self.target_id.shape[1]
+        if answer.shape[:2] != self.target_id.shape:
+            raise ValueError(f"the engine answered {answer.shape[:2]} for a batch of {self.target_id.shape}")
+        flat = answer.reshape(-1, *answer.shape[2:])  # (K*B, ...)
+        answers, start = [], 0
+        for rows in self.rows:
+            answers.append(flat[start : start + rows])
+            start += -(-rows // width) * width
+        return answers
+
+
+def pack_blocks(samples: Sequence[Sample], block: int) -> BlockBatch:
     """Lay out `samples` (at least one, each with at least one candidate) in blocks of `block` candidates."""
     counts = [-(-sample.rows // block) for sample in samples]
     seq_id, id_length = _stack([sample.seq_id for sample in samples])
     seq_tag, tag_length = _stack([sample.seq_tag for sample in samples])
-    return Batch(
+    return BlockBatch(
         seq_id,
         seq_tag,
         id_length,
@@ -75,23 +140,6 @@ def pack(samples: Sequence[Sample], block: int) -> Batch:
         np.repeat(np.arange(len(samples), dtype=np.int32), counts),
         tuple(sample.rows for sample in samples),
     )
-
-
-def split(batch: Batch, blocked: NDArray[Any]) -> list[NDArray[Any]]:
-    """Give each sample its own rows of `blocked` (K, B, ...), in the order packed: one (C, ...) array a sample.
-
-    Raises:
-        ValueError: `blocked` does not have a row for each row of the batch.
-    """
-    width = batch.target_id.shape[1]
-    if blocked.shape[:2] != batch.target_id.shape:
-        raise ValueError(f"the engine answered {blocked.shape[:2]} for a batch of {batch.target_id.shape}")
-    flat = blocked.reshape(-1, *blocked.shape[2:])  # (K*B, ...)
-    answers, start = [], 0
-    for rows in batch.rows:
-        answers.append(flat[start : start + rows])
-        start += -(-rows // width) * width
-    return answers
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Ids:

@@ -12,7 +12,6 @@ import numpy as np
 
 from service import artifact
 from service.artifact import Manifest
-from service.batch import split
 from service.engine import Engine
 from service.errors import ArtifactError
 
@@ -76,7 +75,7 @@ def _check_golden(folder: Path, manifest: Manifest, engine: Engine) -> None:
             raise ArtifactError(f"{place}: {len(request.probabilities)} probabilities for {sum(batch.rows)} candidates")
         answers = [engine.run(batch), engine.explain(batch)[0]] if engine.explains else [engine.run(batch)]
         for answer in answers:
-            difference = float(np.abs(split(batch, answer)[0] - np.array(request.probabilities)).max())
+            difference = float(np.abs(batch.split(answer)[0] - np.array(request.probabilities)).max())
             if not difference <= artifact.TOLERANCE:  # NaN fails too
                 raise ArtifactError(f"{place}: off by {difference:.2g}")
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from service.batch import Batch, Floats, Sample, split
+from service.batch import Batch, Floats, Sample
 from service.batcher import Batcher, Policy
 from service.errors import DeadlineExceeded, InvalidRequest
 from service.registry import Served
@@ -112,7 +112,7 @@ class Scorer:
         packed = time.perf_counter()
         blocked = engine.explain(batch) if explain else (engine.run(batch),)
         done = time.perf_counter()
-        parts = [split(batch, each) for each in blocked]
+        parts = [batch.split(each) for each in blocked]
         if not all(np.isfinite(each).all() for each in parts[0]):
             raise ValueError(f"version {served.version} answered with NaN or infinity")
         self._observe(batch)

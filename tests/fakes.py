@@ -21,7 +21,7 @@ from service.artifact import (
     write_golden,
     write_manifest,
 )
-from service.batch import Batch, Floats, Sample, pack
+from service.batch import BlockBatch, Floats, Sample, pack_blocks
 
 BLOCK = 4  # candidates
 NUMBERS = Feature(dtype="int64", buckets=8, dimension=2, max_history=4)
@@ -47,11 +47,11 @@ class FakeEngine:
         self.rows: list[tuple[int, ...]] = []
         self.closed = False
 
-    def pack(self, samples: Sequence[Sample]) -> Batch:
+    def pack(self, samples: Sequence[Sample]) -> BlockBatch:
         """Lay out samples in small blocks."""
-        return pack(samples, BLOCK)
+        return pack_blocks(samples, BLOCK)
 
-    def run(self, batch: Batch) -> Floats:
+    def run(self, batch: BlockBatch) -> Floats:
         """Hash each row, padding too."""
         self.entered.release()
         self.gate.wait()
@@ -60,7 +60,7 @@ class FakeEngine:
         self.rows.append(batch.rows)
         return np.array([self._block(batch, k) for k in range(len(batch.block_request))], np.float32)
 
-    def explain(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
+    def explain(self, batch: BlockBatch) -> tuple[Floats, Floats, Floats]:
         """Hash each row, and pay each element of the history an attention of one part of its length."""
         blocks = batch.target_id.shape
         return self.run(batch), np.full((*blocks, batch.seq_id.shape[1]), 0.25, np.float32), self._tags(batch)
@@ -72,14 +72,14 @@ class FakeEngine:
         """Remember it."""
         self.closed = True
 
-    def _block(self, batch: Batch, k: int) -> list[np.float32]:
+    def _block(self, batch: BlockBatch, k: int) -> list[np.float32]:
         r = batch.block_request[k]
         ids = _plain(batch.seq_id[r, : batch.seq_id_length[r]])
         tags = _plain(batch.seq_tag[r, : batch.seq_tag_length[r]])
         targets = zip(_plain(batch.target_id[k]), _plain(batch.target_tag[k]), strict=True)
         return [probability(ids, tags, target_id, target_tag) for target_id, target_tag in targets]
 
-    def _tags(self, batch: Batch) -> Floats:
+    def _tags(self, batch: BlockBatch) -> Floats:
         return np.full((*batch.target_id.shape, batch.seq_tag.shape[1]), 0.5, np.float32)
 
 

@@ -1,7 +1,7 @@
 """What turns a batch into probabilities. This package's modules are the only serving code that imports TensorFlow."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from service.batch import Batch, Floats, Sample
 
@@ -20,11 +20,11 @@ class Engine(Protocol):
     def pack(self, samples: Sequence[Sample]) -> Batch:
         """Lay out samples as this engine takes them."""
 
-    def run(self, batch: Batch) -> Floats:
-        """Probabilities (K, B) in [0, 1]; what stands at padding is meaningless."""
+    def run(self, batch: Any) -> Floats:
+        """Probabilities in [0, 1] of what `pack` made, laid out as its `split` takes them."""
 
-    def explain(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
-        """Probabilities (K, B), attention weights to ids (K, B, T) and to tags (K, B, U)."""
+    def explain(self, batch: Any) -> tuple[Floats, Floats, Floats]:
+        """Probabilities and, with one axis more (T and U), attention weights to ids and to tags."""
 
     def warm(self) -> None:
         """Run once whatever compiles on first use, so that no request waits for it."""

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 from service.artifact import BlockSignature, Features, Manifest, to_array
-from service.batch import Batch, Floats, Ids, Sample, pack
+from service.batch import BlockBatch, Floats, Ids, Sample, pack_blocks
 from service.engine import Engine
 from service.errors import ArtifactError
 
@@ -113,16 +113,16 @@ class BlockEngine:
         """Whether the version came with an `explain` signature."""
         return self._explain is not None
 
-    def pack(self, samples: Sequence[Sample]) -> Batch:
+    def pack(self, samples: Sequence[Sample]) -> BlockBatch:
         """Blocks of the width the signature was exported with."""
-        return pack(samples, self._block)
+        return pack_blocks(samples, self._block)
 
-    def run(self, batch: Batch) -> Floats:
+    def run(self, batch: BlockBatch) -> Floats:
         """Probabilities (K, B)."""
         probability: Floats = self._score(*_arrays(batch))[0]
         return probability
 
-    def explain(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
+    def explain(self, batch: BlockBatch) -> tuple[Floats, Floats, Floats]:
         """Probabilities (K, B), attention (K, B, T) and (K, B, U)."""
         if self._explain is None:
             raise TypeError("this version has no explain signature")
@@ -152,11 +152,11 @@ class RowEngine:
         inputs = {getattr(row, name): dtype for name, dtype in _row_inputs(manifest.features).items()}
         self._rows = model.signature(row.name, inputs, (row.output,))
 
-    def pack(self, samples: Sequence[Sample]) -> Batch:
+    def pack(self, samples: Sequence[Sample]) -> BlockBatch:
         """Blocks of one candidate."""
-        return pack(samples, 1)
+        return pack_blocks(samples, 1)
 
-    def run(self, batch: Batch) -> Floats:
+    def run(self, batch: BlockBatch) -> Floats:
         """Probabilities (K, 1)."""
         of = batch.block_request
         probability = self._rows(
@@ -169,7 +169,7 @@ class RowEngine:
         )[0]
         return np.asarray(probability, np.float32).reshape(batch.target_id.shape)
 
-    def explain(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
+    def explain(self, batch: BlockBatch) -> tuple[Floats, Floats, Floats]:
         """Never called: `explains` is False."""
         raise TypeError("a row-per-candidate signature has no attention to show")
 
@@ -195,7 +195,7 @@ def _row_inputs(features: Features) -> dict[str, Any]:
     }
 
 
-def _arrays(batch: Batch) -> tuple[Ids, ...]:
+def _arrays(batch: BlockBatch) -> tuple[Ids, ...]:
     return (
         batch.seq_id,
         batch.seq_tag,

@@ -34,7 +34,7 @@ BLOCK = 16  # 16 to 128 run equally fast per candidate; small blocks waste less 
 
 
 class Blocks(NamedTuple):
-    """Inputs of the `score` signature, as in `service.batch.Batch`."""
+    """Inputs of the `score` signature, as in `service.batch.BlockBatch`."""
 
     seq_id: Tensor  # (R, T)
     seq_tag: Tensor  # (R, U)

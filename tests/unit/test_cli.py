@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 import service
 from service import artifact
-from service.batch import Batch, Floats
+from service.batch import BlockBatch, Floats
 from service.cli import main
 from service.config import Settings
 from tests.fakes import FakeEngine, write_version
@@ -28,7 +28,7 @@ from tests.fakes import FakeEngine, write_version
 class WrongRows(FakeEngine):
     """A row-per-candidate engine that disagrees with the golden answers."""
 
-    def run(self, batch: Batch) -> Floats:
+    def run(self, batch: BlockBatch) -> Floats:
         """Answer the complement."""
         return 1 - super().run(batch)
 

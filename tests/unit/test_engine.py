@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.artifact import Manifest, Signatures
-from service.batch import Batch, Floats, Sample, split
+from service.batch import BlockBatch, Floats, Sample
 from service.engine import Engine, tensorflow
 from service.registry import open_version
 from tests.fakes import FakeEngine
@@ -82,10 +82,10 @@ def fake_engine() -> Engine:
 def answers(engine: Engine, samples: Sequence[Sample]) -> list[Floats]:
     """Probabilities of each sample, all in one batch."""
     batch = engine.pack(samples)
-    return split(batch, engine.run(batch))
+    return batch.split(engine.run(batch))
 
 
-def longer(batch: Batch, time: int, tags: int) -> Batch:
+def longer(batch: BlockBatch, time: int, tags: int) -> BlockBatch:
     """The same batch with histories padded by more columns, of values that would show if they were read."""
 
     def pad(sequence: NDArray[Any], more: int) -> NDArray[Any]:
@@ -116,6 +116,7 @@ def test_scores_do_not_depend_on_padding(
 ) -> None:
     """Histories padded to any longer length, beyond the model's maximum too, change no probability."""
     batch = engine.pack([make_sample(np.random.default_rng(seed), *size)])
+    assert isinstance(batch, BlockBatch)
     for call in (engine.run, lambda each: engine.explain(each)[0]):
         np.testing.assert_allclose(call(longer(batch, time, tags)), engine.run(batch), atol=1e-6, rtol=0)
 
@@ -159,8 +160,7 @@ def test_engines_keep_the_protocol(request: pytest.FixtureRequest, make_sample: 
     batch = engine.pack(samples)
     probability = engine.run(batch)
     assert probability.dtype == np.float32
-    assert probability.shape == batch.target_id.shape
-    for sample, together in zip(samples, split(batch, probability), strict=True):
+    for sample, together in zip(samples, batch.split(probability), strict=True):
         assert together.shape == (sample.rows,)
         assert ((together >= 0) & (together <= 1)).all()
         np.testing.assert_allclose(answers(engine, [sample])[0], together, atol=1e-6, rtol=0)
@@ -169,8 +169,8 @@ def test_engines_keep_the_protocol(request: pytest.FixtureRequest, make_sample: 
     if engine.explains:
         again, ids, tags = engine.explain(batch)
         np.testing.assert_allclose(again, probability, atol=1e-6, rtol=0)
-        assert ids.shape == (*batch.target_id.shape, batch.seq_id.shape[1])
-        assert tags.shape == (*batch.target_id.shape, batch.seq_tag.shape[1])
+        for attention, longest in ((ids, 9), (tags, 6)):  # of the four histories
+            assert [each.shape for each in batch.split(attention)] == [(each.rows, longest) for each in samples]
 
 
 @pytest.mark.parametrize("which", [pytest.param("plain_engine", id="blocks"), pytest.param("row_engine", id="rows")])

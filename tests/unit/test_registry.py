@@ -17,7 +17,7 @@ from service.artifact import (
     write_golden,
     write_manifest,
 )
-from service.batch import Batch, Floats
+from service.batch import BlockBatch, Floats
 from service.engine import Engine
 from service.errors import ArtifactError
 from service.registry import Registry
@@ -31,7 +31,7 @@ Damage: TypeAlias = Callable[[Path], Any]
 class NotANumber(FakeEngine):
     """Answers NaN."""
 
-    def run(self, batch: Batch) -> Floats:
+    def run(self, batch: BlockBatch) -> Floats:
         """Answer of the right shape, and nothing else right."""
         return np.full(batch.target_id.shape, np.nan, np.float32)
 
@@ -39,7 +39,7 @@ class NotANumber(FakeEngine):
 class Off(FakeEngine):
     """Answers a little too much."""
 
-    def run(self, batch: Batch) -> Floats:
+    def run(self, batch: BlockBatch) -> Floats:
         """Answer with ten times the tolerance added."""
         return super().run(batch) + np.float32(1e-4)
 
@@ -47,7 +47,7 @@ class Off(FakeEngine):
 class ExplainsOff(FakeEngine):
     """Answers well, but otherwise when it explains."""
 
-    def explain(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
+    def explain(self, batch: BlockBatch) -> tuple[Floats, Floats, Floats]:
         """Explain other probabilities than `run` answers."""
         probability, ids, tags = super().explain(batch)
         return 1 - probability, ids, tags
@@ -56,7 +56,7 @@ class ExplainsOff(FakeEngine):
 class Narrow(FakeEngine):
     """Answers fewer rows than it is asked."""
 
-    def run(self, batch: Batch) -> Floats:
+    def run(self, batch: BlockBatch) -> Floats:
         """Leave out a block."""
         return super().run(batch)[1:]
 
@@ -74,7 +74,7 @@ class Plain(FakeEngine):
 
     explains = False
 
-    def explain(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
+    def explain(self, batch: BlockBatch) -> tuple[Floats, Floats, Floats]:
         """Never called."""
         raise AssertionError
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from service import artifact
 from service.artifact import BlockSignature, Manifest, RowSignature, Signatures
-from service.batch import Sample, split
+from service.batch import Sample
 from service.engine import tensorflow
 from service.errors import ArtifactError
 from service.registry import open_version
@@ -78,7 +78,7 @@ def test_foreign_model_is_served(foreign: Path, foreign_manifest: Manifest) -> N
     past, kinds = np.array([5, 6, 5]), np.array([1])
     none = np.array([], np.int64)
     batch = engine.pack([Sample(past, kinds, np.array([5, 6, 7]), np.array([2, 1, 0])), Sample(none, none, past, past)])
-    first, second = split(batch, engine.run(batch))
+    first, second = batch.split(engine.run(batch))
     engine.close()
     np.testing.assert_allclose(first, 1 / (1 + np.exp([-1.0, 0.0, 0.0])), atol=1e-6)
     assert second.tolist() == [0.5, 0.5, 0.5]

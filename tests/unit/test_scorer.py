@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batch import Batch, Floats, Sample
+from service.batch import Batch, BlockBatch, Floats, Sample
 from service.batcher import Policy
 from service.errors import DeadlineExceeded, Internal, InvalidRequest, NotReady, Overloaded
 from service.registry import Served
@@ -24,7 +24,7 @@ SIZES = st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(1, 25))  # i
 class Attentive(FakeEngine):
     """Pays each element of the history, padding too, an attention that only its place and its candidate have."""
 
-    def explain(self, batch: Batch) -> tuple[Floats, Floats, Floats]:
+    def explain(self, batch: BlockBatch) -> tuple[Floats, Floats, Floats]:
         """Give weights that are the candidate's id, and a hundredth for each place in the history."""
         ids, tags = np.arange(batch.seq_id.shape[1]) / 100, np.arange(batch.seq_tag.shape[1]) / 100
         of = batch.target_id[:, :, None]
@@ -38,7 +38,7 @@ class Answering(FakeEngine):
         super().__init__()
         self._answer = answer
 
-    def run(self, batch: Batch) -> Floats:
+    def run(self, batch: BlockBatch) -> Floats:
         """Give it."""
         return self._answer
 
