@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from service.batch import Ids, Sample
 from service.errors import ArtifactError
@@ -17,9 +17,12 @@ from service.errors import ArtifactError
 MANIFEST = "manifest.json"
 GOLDEN = "golden.json"
 TOLERANCE = 1e-5  # float32 through a few hundred sums, whatever order the engine adds in
+NORM_EPSILON = 1e-3  # what batch normalisation adds to a variance
+DICE_EPSILON = 1e-8  # what Dice adds to one; the paper's figure
 
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Column = list[Int64] | list[str]
+Activation = Literal["relu", "sigmoid", "prelu", "dice"]
 
 
 class _Frozen(BaseModel):
@@ -45,8 +48,10 @@ class Features(_Frozen):
 class Architecture(_Frozen):
     """The network's sizes and options; `service.training.din` says what each does."""
 
-    attention_hidden: tuple[int, int] = (32, 16)
-    head_hidden: tuple[int, int] = (16, 8)
+    attention_hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 16)
+    attention_activation: Activation = "relu"
+    head_hidden: tuple[PositiveInt, ...] = (16, 8)
+    head_activation: Activation = "relu"
     softmax: bool = True
     shared_tables: bool = False
     pooling: Literal["attention", "mean"] = "attention"

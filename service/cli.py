@@ -2,6 +2,7 @@
 
 import http.client
 import logging
+import re
 import signal
 import sys
 import tempfile
@@ -10,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, get_args
 
 import click
 
@@ -136,6 +137,16 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
     return create_app(settings, loader, fleet=fleet)
 
 
+def _to_sizes(_: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
+    """Make "32,16" into (32, 16)."""
+    if not re.fullmatch(r"[1-9][0-9]{0,3}(,[1-9][0-9]{0,3})*", text):
+        raise click.BadParameter(f"{text!r} is no list of layer sizes such as 32,16")
+    return tuple(map(int, text.split(",")))
+
+
+ACTIVATIONS = click.Choice(get_args(artifact.Activation))
+
+
 @main.command()
 @click.option(
     "--data", required=True, type=click.Path(path_type=Path), help="MovieLens folder, interactions or samples"
@@ -153,8 +164,12 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
     "--shared-tables/--separate-tables", default=False, show_default=True, help="target and history embeddings"
 )
 @click.option("--softmax/--no-softmax", default=True, show_default=True, help="normalise the attention weights")
+@click.option("--attention-hidden", default="32,16", show_default=True, callback=_to_sizes, help="layers of attention")
+@click.option("--attention-activation", default="relu", show_default=True, type=ACTIVATIONS, help="after each")
+@click.option("--head-hidden", default="16,8", show_default=True, callback=_to_sizes, help="layers of the head")
+@click.option("--head-activation", default="relu", show_default=True, type=ACTIVATIONS, help="after each")
 @refusing
-def train(data: Path, out: Path, seed: int, *, shared_tables: bool, softmax: bool, **recipe: Any) -> None:
+def train(data: Path, out: Path, seed: int, **recipe: Any) -> None:
     """Train a DIN on DATA, compare it with its baselines, and export it as the next version."""
     from service.training.data import load
 
@@ -167,7 +182,8 @@ def train(data: Path, out: Path, seed: int, *, shared_tables: bool, softmax: boo
     from service.training.train import Recipe, known_items
     from service.training.train import train as run
 
-    architecture = artifact.Architecture(shared_tables=shared_tables, softmax=softmax)
+    options = [name for name in artifact.Architecture.model_fields if name in recipe]
+    architecture = artifact.Architecture(**{name: recipe.pop(name) for name in options})
     trained = run(split, Recipe(architecture=architecture, seed=seed, **recipe), click.echo)
     click.echo(f"{'test rows':12}{'AUC':>8}{'GAUC':>8}{'logloss':>9}")
     for name, each in trained.metrics.items():

@@ -5,18 +5,14 @@ tag, each with an attention unit of its own; the head reads both pooled historie
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from service.artifact import Architecture, Features
-
-Tensor: TypeAlias = Any  # TensorFlow publishes no types
+from service.artifact import Activation, Architecture, Features
+from service.training.layers import BatchNorm, Mlp, Tensor
 
 MASKED = -(2.0**32) + 1  # far below any score, and exact in float32: exp of it is 0
-EPSILON = 1e-3
-MOMENTUM = 0.95  # 0.99 still remembers its start after an epoch of a small data set
 
 
 class Rows(NamedTuple):
@@ -41,74 +37,34 @@ def to_bucket(values: Tensor, buckets: int) -> Tensor:
     return tf.strings.to_hash_bucket_fast(text, buckets)
 
 
-class Dense(tf.Module):
-    """y = x W + b, W (inputs, units), Glorot uniform (Glorot and Bengio, 2010)."""
-
-    def __init__(self, inputs: int, units: int, rng: tf.random.Generator, name: str) -> None:
-        super().__init__(name)
-        limit = (6.0 / (inputs + units)) ** 0.5
-        self.kernel = tf.Variable(rng.uniform((inputs, units), -limit, limit), name="kernel")
-        self.bias = tf.Variable(tf.zeros((units,)), name="bias")
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map (..., inputs) to (..., units)."""
-        return tf.tensordot(x, self.kernel, 1) + self.bias
-
-
-class Mlp(tf.Module):
-    """Dense layers with relu between them and a linear last one of one unit."""
-
-    def __init__(self, inputs: int, hidden: Sequence[int], rng: tf.random.Generator, name: str) -> None:
-        super().__init__(name)
-        sizes = [inputs, *hidden, 1]
-        self.layers = [Dense(a, b, rng, f"layer{i}") for i, (a, b) in enumerate(pairwise(sizes))]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map (..., inputs) to (...,)."""
-        for layer in self.layers[:-1]:
-            x = tf.nn.relu(layer(x))
-        return tf.squeeze(self.layers[-1](x), -1)
-
-
-class BatchNorm(tf.Module):
-    """Batch normalisation (Ioffe and Szegedy, 2015): batch moments in training, moving averages in serving."""
-
-    def __init__(self, size: int, name: str) -> None:
-        super().__init__(name)
-        self.gamma = tf.Variable(tf.ones((size,)), name="gamma")
-        self.beta = tf.Variable(tf.zeros((size,)), name="beta")
-        self.mean = tf.Variable(tf.zeros((size,)), trainable=False, name="mean")
-        self.variance = tf.Variable(tf.ones((size,)), trainable=False, name="variance")
-
-    def __call__(self, x: Tensor, *, training: bool) -> Tensor:
-        """Normalise (N, size) over N."""
-        mean, variance = self.mean, self.variance
-        if training:
-            mean, variance = tf.nn.moments(x, 0)
-            self.mean.assign(MOMENTUM * self.mean + (1 - MOMENTUM) * mean)
-            self.variance.assign(MOMENTUM * self.variance + (1 - MOMENTUM) * variance)
-        return tf.nn.batch_normalization(x, mean, variance, self.beta, self.gamma, EPSILON)
-
-
 class AttentionUnit(tf.Module):
     """Weigh a history by its relevance to a target: MLP over [q, k, q - k, q * k], masked, normalised."""
 
     def __init__(
-        self, dimension: int, hidden: Sequence[int], rng: tf.random.Generator, name: str, *, softmax: bool = True
+        self,
+        dimension: int,
+        hidden: Sequence[int],
+        rng: tf.random.Generator,
+        name: str,
+        *,
+        activation: Activation = "relu",
+        softmax: bool = True,
     ) -> None:
         super().__init__(name)
         self.softmax = softmax
-        self.mlp = Mlp(4 * dimension, hidden, rng, "mlp")
+        self.mlp = Mlp(4 * dimension, hidden, rng, "mlp", activation)
 
-    def weights(self, q: Tensor, k: Tensor, length: Tensor) -> Tensor:
+    def weights(self, q: Tensor, k: Tensor, length: Tensor, *, training: bool = False) -> Tensor:
         """Attention weights (N, T) of keys k (N, T, D) for queries q (N, D); 0 from `length` (N,) on."""
+        mask = tf.sequence_mask(length, tf.shape(k)[1])  # (N, T)
         q = tf.broadcast_to(q[:, None, :], tf.shape(k))  # (N, T, D)
-        score = self.mlp(tf.concat([q, k, q - k, q * k], -1))  # (N, T, 4D) -> (N, T)
-        return normalise(score, tf.sequence_mask(length, tf.shape(k)[1]), softmax=self.softmax)
+        # (N, T, 4D) -> (N, T)
+        score = self.mlp(tf.concat([q, k, q - k, q * k], -1), training=training, mask=mask)
+        return normalise(score, mask, softmax=self.softmax)
 
-    def __call__(self, q: Tensor, k: Tensor, length: Tensor) -> Tensor:
+    def __call__(self, q: Tensor, k: Tensor, length: Tensor, *, training: bool = False) -> Tensor:
         """Pooled history (N, D); zero where the history is empty."""
-        return tf.einsum("nt,ntd->nd", self.weights(q, k, length), k)
+        return tf.einsum("nt,ntd->nd", self.weights(q, k, length, training=training), k)
 
 
 def normalise(score: Tensor, mask: Tensor, *, softmax: bool) -> Tensor:
@@ -138,27 +94,35 @@ class Din(tf.Module):
         self.target_tables = self.tables
         if not architecture.shared_tables:
             self.target_tables = {name: _table(shape, rng, f"target_{name}") for name, shape in shapes.items()}
-        hidden, softmax = architecture.attention_hidden, architecture.softmax
         self.units = {
-            name: AttentionUnit(each.dimension, hidden, rng, f"attention_{name}", softmax=softmax)
+            name: AttentionUnit(
+                each.dimension,
+                architecture.attention_hidden,
+                rng,
+                f"attention_{name}",
+                activation=architecture.attention_activation,
+                softmax=architecture.softmax,
+            )
             for name, each in by_name.items()
             if architecture.pooling == "attention"
         }
         width = 2 * (features.id.dimension + features.tag.dimension)
         self.norm = BatchNorm(width, "norm")
-        self.head = Mlp(width, architecture.head_hidden, rng, "head")
+        self.head = Mlp(width, architecture.head_hidden, rng, "head", architecture.head_activation)
 
-    def pool(self, name: str, target: Tensor, sequence: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    def pool(
+        self, name: str, target: Tensor, sequence: Tensor, length: Tensor, *, training: bool
+    ) -> tuple[Tensor, Tensor]:
         """Pooled history and embedded target of one pair, (N, D) each."""
         q = tf.gather(self.target_tables[name], target)  # (N, D)
         k = tf.gather(self.tables[name], sequence)  # (N, T, D)
-        return self.units[name](q, k, length) if self.units else mean_pool(k, length), q
+        return self.units[name](q, k, length, training=training) if self.units else mean_pool(k, length), q
 
     def logits(self, rows: Rows, *, training: bool = False) -> Tensor:
         """Log-odds of a click, (N,)."""
-        ids = self.pool("id", rows.target_id, rows.seq_id, rows.seq_id_length)
-        tags = self.pool("tag", rows.target_tag, rows.seq_tag, rows.seq_tag_length)
-        return self.head(self.norm(tf.concat([*ids, *tags], -1), training=training))
+        ids = self.pool("id", rows.target_id, rows.seq_id, rows.seq_id_length, training=training)
+        tags = self.pool("tag", rows.target_tag, rows.seq_tag, rows.seq_tag_length, training=training)
+        return self.head(self.norm(tf.concat([*ids, *tags], -1), training=training), training=training)
 
 
 def _table(shape: tuple[int, int], rng: tf.random.Generator, name: str) -> tf.Variable:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from service import artifact
 from service.artifact import BlockSignature, Candidates, Feature, Golden, GoldenRequest, History, Manifest, Signatures
 from service.batch import Ids, Sample
-from service.training.din import Din, Rows, Tensor, graph, to_bucket
+from service.training.din import Din, Rows, graph, to_bucket
 from service.training.folded import BLOCK, Blocks, Folded
 
 Known: TypeAlias = tuple[Ids, Ids]  # ids the model was trained on and the tag of each
@@ -26,6 +26,7 @@ class Origin:
     training: artifact.Training | None = None
     metrics: dict[str, artifact.Quality] | None = None
 
+from service.training.layers import Tensor
 
 def export(din: Din, out: Path, known: Known, origin: Origin) -> Path:
     """Write `din` as the next version under `out` and return its folder.

@@ -24,10 +24,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from service.training.din import EPSILON, AttentionUnit, Dense, Din, Tensor, graph, normalise, to_bucket
+from service.artifact import DICE_EPSILON, NORM_EPSILON, Architecture
+from service.training.din import AttentionUnit, Din, graph, normalise, to_bucket
+from service.training.layers import Dense, Dice, PRelu, Tensor
 
 Embedded: TypeAlias = tuple[Tensor, Tensor]  # of ids, of tags
-Layer: TypeAlias = tuple[Tensor, Tensor]  # kernel (inputs, units), bias (units,)
+Learned: TypeAlias = tuple[Tensor, ...]  # what `activate` takes, (units,) each
 
 CHUNK_BLOCKS = 16
 BLOCK = 16  # 16 to 128 run equally fast per candidate; small blocks waste less on small requests
@@ -45,6 +47,34 @@ class Blocks(NamedTuple):
     block_request: Tensor  # (K,) int32
 
 
+class Layer(NamedTuple):
+    """A dense layer, frozen."""
+
+    kernel: Tensor  # (inputs, units)
+    bias: Tensor  # (units,)
+    learned: Learned
+
+
+def activate(name: str, x: Tensor, learned: Learned) -> Tensor:
+    """Apply an activation to sums x (..., units); `learned` is what `_learned` makes of it."""
+    if name == "relu":
+        return tf.nn.relu(x)
+    if name == "sigmoid":
+        return tf.sigmoid(x)
+    if name == "prelu":
+        return tf.where(x > 0, x, learned[0] * x)
+    alpha, scale, shift = learned
+    p = tf.sigmoid(x * scale + shift)
+    return p * x + (1 - p) * alpha * x
+
+
+def run_mlp(x: Tensor, layers: tuple[Layer, ...], activation: str) -> Tensor:
+    """Map (N, inputs) to (N,); the last layer is linear, of one unit."""
+    for layer in layers[:-1]:
+        x = activate(activation, tf.matmul(x, layer.kernel) + layer.bias, layer.learned)
+    return tf.reduce_sum(x * layers[-1].kernel[:, 0], 1) + layers[-1].bias
+
+
 class FoldedUnit(NamedTuple):
     """One attention unit with its first layer folded and its weights frozen."""
 
@@ -52,27 +82,26 @@ class FoldedUnit(NamedTuple):
     of_k: Tensor  # (D, H1)
     of_product: Tensor  # (D, H1)
     bias: Tensor  # (H1,)
-    second: Layer  # (H1, H2)
-    third: Layer  # (H2, 1)
+    learned: Learned  # of the first layer
+    rest: tuple[Layer, ...]
 
-    def weights(self, q: Tensor, k: Tensor, length: Tensor, *, softmax: bool) -> Tensor:
+    def weights(self, q: Tensor, k: Tensor, length: Tensor, architecture: Architecture) -> Tensor:
         """Attention weights (B, T) of one history k (T, D), `length` () of it real, for queries q (B, D)."""
-        block, time = tf.shape(q)[0], tf.shape(k)[0]
+        block, time, activation = tf.shape(q)[0], tf.shape(k)[0], architecture.attention_activation
         folded = self.of_k + q[:, :, None] * self.of_product  # (B, D, H1)
         bias = tf.matmul(q, self.of_q) + self.bias  # (B, H1)
         keys = tf.broadcast_to(k[None], (block, time, k.shape[1]))  # (B, T, D)
-        hidden = tf.nn.relu(tf.matmul(keys, folded) + bias[:, None, :])  # (B, T, H1)
+        hidden = activate(activation, tf.matmul(keys, folded) + bias[:, None, :], self.learned)  # (B, T, H1)
         hidden = tf.reshape(hidden, (block * time, self.bias.shape[0]))  # (B*T, H1)
-        hidden = tf.nn.relu(tf.matmul(hidden, self.second[0]) + self.second[1])  # (B*T, H2)
-        score = tf.reduce_sum(hidden * self.third[0][:, 0], 1) + self.third[1]  # (B*T,)
+        score = run_mlp(hidden, self.rest, activation)  # (B*T,)
         mask = tf.range(time) < length  # (T,)
-        return normalise(tf.reshape(score, (block, time)), mask[None], softmax=softmax)
+        return normalise(tf.reshape(score, (block, time)), mask[None], softmax=architecture.softmax)
 
 
 class MeanUnit(NamedTuple):
     """What stands for an attention unit where the network has none: every entry of the history weighs the same."""
 
-    def weights(self, q: Tensor, k: Tensor, length: Tensor, *, softmax: bool) -> Tensor:
+    def weights(self, q: Tensor, k: Tensor, length: Tensor, architecture: Architecture) -> Tensor:
         """Weights (B, T), as `FoldedUnit.weights`."""
         time = tf.shape(k)[0]
         mean = tf.cast(tf.range(time) < length, tf.float32) / tf.cast(tf.maximum(length, 1), tf.float32)  # (T,)
@@ -86,19 +115,14 @@ class Frozen(NamedTuple):
     tags: FoldedUnit | MeanUnit
     head: tuple[Layer, ...]
 
-    def block(self, q: Embedded, k: Embedded, length: Embedded, *, softmax: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def block(
+        self, q: Embedded, k: Embedded, length: Embedded, architecture: Architecture
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """One block: probabilities (B,), attention to ids (B, T) and to tags (B, U)."""
-        ids = self.ids.weights(q[0], k[0], length[0], softmax=softmax)
-        tags = self.tags.weights(q[1], k[1], length[1], softmax=softmax)
-        return self.probability([tf.matmul(ids, k[0]), q[0], tf.matmul(tags, k[1]), q[1]]), ids, tags
-
-    def probability(self, parts: list[Tensor]) -> Tensor:
-        """Click probabilities (B,) from pooled history and target of ids, then of tags, (B, D) each."""
-        x = tf.concat(parts, -1)
-        for kernel, bias in self.head[:-1]:
-            x = tf.nn.relu(tf.matmul(x, kernel) + bias)
-        kernel, bias = self.head[-1]
-        return tf.sigmoid(tf.reduce_sum(x * kernel[:, 0], 1) + bias)
+        ids = self.ids.weights(q[0], k[0], length[0], architecture)
+        tags = self.tags.weights(q[1], k[1], length[1], architecture)
+        parts = [tf.matmul(ids, k[0]), q[0], tf.matmul(tags, k[1]), q[1]]  # (B, D) each
+        return tf.sigmoid(run_mlp(tf.concat(parts, -1), self.head, architecture.head_activation)), ids, tags
 
 
 class Folded:
@@ -106,7 +130,6 @@ class Folded:
 
     def __init__(self, din: Din) -> None:
         self.din = din
-        self.softmax = din.architecture.softmax
         self.frozen = _freeze(din)
         # An argument of the compiled chunk, for products with literals run 1.2 to 1.6 times slower (256 candidates with
         # a history of 50 and 200). One argument measured like twenty: 0.110 to 0.114 ms and 0.111 to 0.117, 10 x 20.
@@ -183,7 +206,7 @@ class Folded:
                 (q[0][index], q[1][index]),
                 (k[0][request], k[1][request]),
                 (length[0][request], length[1][request]),
-                softmax=self.softmax,
+                self.din.architecture,
             )
 
         answer: tuple[Tensor, Tensor, Tensor] = tf.map_fn(
@@ -214,7 +237,7 @@ class Folded:
         def at(index: Tensor, time: int) -> Tensor:
             q = q_id[index], q_tag[index]
             k = k_id[index][:time], k_tag[index][:time]
-            return frozen.block(q, k, (id_length[index], tag_length[index]), softmax=self.softmax)[0]
+            return frozen.block(q, k, (id_length[index], tag_length[index]), self.din.architecture)[0]
 
         def step(index: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
             need = tf.maximum(id_length[index], tag_length[index])
@@ -241,21 +264,32 @@ def _freeze(din: Din) -> Frozen:
 
 
 def _fold_unit(unit: AttentionUnit) -> FoldedUnit:
-    first, second, third = map(_frozen, unit.mlp.layers)
-    wq, wk, wd, wp = tf.split(first[0], 4)  # (D, H1) each
-    return FoldedUnit(wq + wd, wk - wd, wp, first[1], second, third)
+    first, *rest = map(_frozen, unit.mlp.layers)
+    wq, wk, wd, wp = tf.split(first.kernel, 4)  # (D, H1) each
+    return FoldedUnit(wq + wd, wk - wd, wp, first.bias, first.learned, tuple(rest))
 
 
 def _fold_head(din: Din) -> tuple[Layer, ...]:
     """The head's layers, batch normalisation in the first."""
-    norm, ((kernel, bias), *rest) = din.norm, map(_frozen, din.head.layers)
-    scale = norm.gamma / tf.sqrt(norm.variance + EPSILON)
+    norm, (first, *rest) = din.norm, map(_frozen, din.head.layers)
+    scale = norm.gamma / tf.sqrt(norm.variance + NORM_EPSILON)
     shift = norm.beta - norm.mean * scale
-    return (kernel * scale[:, None], bias + tf.linalg.matvec(kernel, shift, transpose_a=True)), *rest
+    bias = first.bias + tf.linalg.matvec(first.kernel, shift, transpose_a=True)
+    return Layer(first.kernel * scale[:, None], bias, first.learned), *rest
 
 
 def _frozen(layer: Dense) -> Layer:
-    return tf.constant(layer.kernel.numpy()), tf.constant(layer.bias.numpy())
+    return Layer(tf.constant(layer.kernel.numpy()), tf.constant(layer.bias.numpy()), _learned(layer.activation))
+
+
+def _learned(activation: Any) -> Learned:
+    """An activation's variables as `activate` takes them: alpha of PReLU; alpha, scale and shift of Dice."""
+    if isinstance(activation, PRelu):
+        return (tf.constant(activation.alpha.numpy()),)
+    if isinstance(activation, Dice):
+        scale = 1 / tf.sqrt(activation.variance + DICE_EPSILON)
+        return tf.constant(activation.alpha.numpy()), scale, -activation.mean * scale
+    return ()
 
 
 def _pad(x: Tensor, axis: int, size: int) -> Tensor:

@@ -15,7 +15,8 @@ from service.batch import Floats, Ids
 from service.errors import DataError
 from service.training import Samples, Split, evaluate
 from service.training.data import gather
-from service.training.din import Din, Rows, Tensor, graph, to_bucket
+from service.training.din import Din, Rows, graph, to_bucket
+from service.training.layers import Tensor
 
 EVALUATION_ROWS = 4096
 

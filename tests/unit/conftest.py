@@ -31,7 +31,9 @@ def make_din() -> MakeDin:
         rng = np.random.default_rng(seed)
         for each in din.variables:
             each.assign(each + rng.normal(0, 0.2, each.shape))
-        din.norm.variance.assign(rng.uniform(0.05, 1.0, din.norm.variance.shape))
+        for each in din.variables:
+            if each.name.startswith("variance"):
+                each.assign(rng.uniform(0.05, 1.0, each.shape))
         return din
 
     return make

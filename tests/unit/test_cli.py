@@ -218,14 +218,34 @@ def test_train_reports_and_exports(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setitem(sys.modules, "service.training.export", cast("ModuleType", SimpleNamespace(**parts)))
     rows = [f"{user},{10 * user + item},{item % 3},{item}" for user in range(3) for item in range(10)]
     (tmp_path / "log.csv").write_text("\n".join(["user,item,tag,timestamp", *rows]))
-    done = run("train", "--data", tmp_path / "log.csv", "--out", tmp_path, "--seed", 5, "--epochs", 2, "--no-softmax")
+    options = ["--seed", 5, "--epochs", 2, "--no-softmax", "--attention-hidden", "7", "--head-activation", "dice"]
+    done = run("train", "--data", tmp_path / "log.csv", "--out", tmp_path, *options)
     assert done.stdout.splitlines() == [
         "interactions log.csv: 42 train, 6 validation, 12 test rows",
         "test rows        AUC    GAUC  logloss",
         "din           0.7500  0.5000   0.2500",
         f"exported {tmp_path / '1'}",
     ]
-    assert (recipes[0].seed, recipes[0].epochs, recipes[0].architecture.softmax) == (5, 2, False)
+    assert (recipes[0].seed, recipes[0].epochs) == (5, 2)
+    assert recipes[0].architecture == artifact.Architecture(
+        softmax=False, attention_hidden=(7,), head_activation="dice"
+    )
+
+
+@pytest.mark.parametrize("sizes", ["", "0", "8,", "8 4", "-1", "99999"])
+def test_train_refuses_odd_sizes(tmp_path: Path, sizes: str) -> None:
+    """What is no list of layer sizes is refused with exit status 2, saying what one looks like."""
+    done = run("train", "--data", tmp_path, "--out", tmp_path, "--head-hidden", sizes)
+    assert done.exit_code == 2
+    assert "is no list of layer sizes such as 32,16" in done.stderr
+
+
+def test_train_defaults_are_the_architectures() -> None:
+    """Without options, training makes the default architecture."""
+    context = main.commands["train"].make_context("train", ["--data", ".", "--out", "."])
+    options = {name: context.params[name] for name in artifact.Architecture.model_fields if name in context.params}
+    assert artifact.Architecture(**options) == artifact.Architecture()
+    assert len(options) == len(artifact.Architecture.model_fields) - 1  # the pooling twin is always trained beside
 
 
 def test_train_fails_on_bad_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.training import din as network
-from service.training.din import AttentionUnit, BatchNorm, Din, Rows, mean_pool, to_bucket
+from service.training.din import AttentionUnit, Din, Rows, mean_pool, to_bucket
 
 MakeDin: TypeAlias = Callable[..., Any]
 Doubles: TypeAlias = NDArray[np.float64]
@@ -24,19 +24,32 @@ def as_doubles(variable: Any) -> Doubles:
     return np.asarray(variable.numpy(), np.float64)
 
 
-def reference_mlp(mlp: Any, x: Doubles) -> Doubles:
-    """relu(... relu(x W1 + b1) ...) W + b, the last layer of one unit: (..., inputs) to (...)."""
+def reference_activation(name: str, layer: Any, x: Doubles) -> Doubles:
+    """What stands between layers, by its formula."""
+    if name in ("relu", "sigmoid"):
+        return np.maximum(x, 0) if name == "relu" else 1 / (1 + np.exp(-x))
+    alpha, p = as_doubles(layer.activation.alpha), np.where(x > 0, 1.0, 0.0)
+    if name == "dice":
+        mean, variance = as_doubles(layer.activation.mean), as_doubles(layer.activation.variance)
+        p = 1 / (1 + np.exp(-(x - mean) / np.sqrt(variance + 1e-8)))
+    return np.asarray(p * x + (1 - p) * alpha * x)
+
+
+def reference_mlp(mlp: Any, x: Doubles, activation: str = "relu") -> Doubles:
+    """f(... f(x W1 + b1) ...) W + b, the last layer of one unit: (..., inputs) to (...)."""
     for layer in mlp.layers[:-1]:
-        x = np.maximum(x @ as_doubles(layer.kernel) + as_doubles(layer.bias), 0)
+        x = reference_activation(activation, layer, x @ as_doubles(layer.kernel) + as_doubles(layer.bias))
     last = mlp.layers[-1]
     return np.asarray((x @ as_doubles(last.kernel) + as_doubles(last.bias))[..., 0])
 
 
-def reference_attention(unit: Any, q: Doubles, k: Doubles, length: int, *, softmax: bool) -> tuple[Doubles, Doubles]:
+def reference_attention(
+    unit: Any, q: Doubles, k: Doubles, length: int, *, softmax: bool, activation: str = "relu"
+) -> tuple[Doubles, Doubles]:
     """Formula 3 of the paper for one target q (D,) and keys k (T, D), entry by entry: weights (T,), sum (D,)."""
     weights = np.zeros(len(k))
     for t in range(length):
-        weights[t] = reference_mlp(unit.mlp, np.concatenate([q, k[t], q - k[t], q * k[t]]))
+        weights[t] = reference_mlp(unit.mlp, np.concatenate([q, k[t], q - k[t], q * k[t]]), activation)
     if softmax and length:
         e = np.exp(weights[:length])
         weights[:length] = e / e.sum()
@@ -51,11 +64,13 @@ def reference_network(din: Any, row: tuple[Any, ...]) -> float:
         if din.architecture.pooling == "mean":
             pooled = k.mean(0) if len(k) else np.zeros(len(q))
         else:
-            pooled = reference_attention(din.units[name], q, k, len(k), softmax=din.architecture.softmax)[1]
+            options = {"softmax": din.architecture.softmax, "activation": din.architecture.attention_activation}
+            pooled = reference_attention(din.units[name], q, k, len(k), **options)[1]
         parts += [pooled, q]
     norm, x = din.norm, np.concatenate(parts)
     x = (x - as_doubles(norm.mean)) / np.sqrt(as_doubles(norm.variance) + 1e-3)
-    return float(reference_mlp(din.head, x * as_doubles(norm.gamma) + as_doubles(norm.beta)))
+    x = x * as_doubles(norm.gamma) + as_doubles(norm.beta)
+    return float(reference_mlp(din.head, x, din.architecture.head_activation))
 
 
 def make_unit(*, softmax: bool = True) -> AttentionUnit:
@@ -138,32 +153,6 @@ def test_mean_pooling_by_hand() -> None:
     assert mean_pool(k, tf.constant([2, 0, 1])).numpy().tolist() == [[2.0, 4.0], [0.0, 0.0], [1.0, 2.0]]
 
 
-def make_norm() -> BatchNorm:
-    """A batch normalisation of two columns with a scale, a shift and a past."""
-    norm = BatchNorm(2, "norm")
-    for variable, values in ((norm.gamma, [2.0, 1.0]), (norm.beta, [0.5, -1.0])):
-        variable.assign(values)
-    norm.mean.assign([1.0, 3.0])
-    norm.variance.assign([0.999, 3.999])
-    return norm
-
-
-def test_batch_norm_serves_moving_averages() -> None:
-    """Serving normalises by the averages kept in training: (x - mean) / sqrt(variance + 0.001) * gamma + beta."""
-    served = make_norm()(tf.constant([[2.0, 5.0], [1.0, 1.0]]), training=False)
-    np.testing.assert_allclose(served, [[2.5, 0.0], [0.5, -2.0]], atol=1e-6)
-
-
-def test_batch_norm_trains_on_the_batch() -> None:
-    """Training normalises by the batch's own moments and moves the averages towards them."""
-    norm, keep = make_norm(), network.MOMENTUM
-    trained = norm(tf.constant([[1.0, 2.0], [3.0, 6.0]]), training=True)  # means 2, 4; variances 1, 4
-    one, two = 1 / np.sqrt(1.001), 2 / np.sqrt(4.001)
-    np.testing.assert_allclose(trained, [[0.5 - 2 * one, -1 - two], [0.5 + 2 * one, -1 + two]], atol=1e-6)
-    np.testing.assert_allclose(norm.mean, [keep * 1 + (1 - keep) * 2, keep * 3 + (1 - keep) * 4], atol=1e-6)
-    np.testing.assert_allclose(norm.variance, [keep * 0.999 + (1 - keep), keep * 3.999 + (1 - keep) * 4], atol=1e-6)
-
-
 def draw_rows(seed: int, *, time: int = 7, tags: int = 5) -> Rows:
     """Rows of hashed values, the first without any history."""
     rng = np.random.default_rng(seed)
@@ -185,6 +174,11 @@ def draw_rows(seed: int, *, time: int = 7, tags: int = 5) -> Rows:
         pytest.param({"shared_tables": True}, id="shared-tables"),
         pytest.param({"pooling": "mean"}, id="mean-pooling"),
         pytest.param({"dimension": 3, "attention_hidden": (5, 2), "head_hidden": (6, 4)}, id="other-sizes"),
+        pytest.param({"attention_hidden": (9, 7, 5), "head_hidden": (6, 5, 4)}, id="three-hidden-layers"),
+        pytest.param({"attention_hidden": (9,), "head_hidden": ()}, id="one-and-no-hidden-layer"),
+        pytest.param({"attention_activation": "sigmoid", "head_activation": "prelu"}, id="sigmoid-and-prelu"),
+        pytest.param({"attention_activation": "prelu", "head_activation": "dice"}, id="prelu-and-dice"),
+        pytest.param({"attention_activation": "dice", "head_activation": "sigmoid"}, id="dice-and-sigmoid"),
     ],
 )
 def test_network_is_its_reference(make_din: MakeDin, options: dict[str, Any]) -> None:

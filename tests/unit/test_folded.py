@@ -22,6 +22,10 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "shared-tables": {"shared_tables": True},
     "mean-pooling": {"pooling": "mean"},
     "other-sizes": {"dimension": 3, "attention_hidden": (5, 2), "head_hidden": (6, 4)},
+    "other-depths": {"attention_hidden": (9,), "head_hidden": ()},
+    "sigmoid-and-prelu": {"attention_activation": "sigmoid", "head_activation": "prelu"},
+    "prelu-and-dice": {"attention_activation": "prelu", "head_activation": "dice", "attention_hidden": (9, 7, 5)},
+    "dice-and-sigmoid": {"attention_activation": "dice", "head_activation": "sigmoid", "softmax": False},
 }
 SHAPES = st.fixed_dictionaries(
     {

@@ -142,6 +142,21 @@ def test_epoch_is_chosen_on_validation(
     assert fitted == [(2000, 3), (2400, epochs)]
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "prelu", "dice"])
+def test_activation_is_trained(split: Split, activation: Any) -> None:
+    """A network of any activation learns the signal, and every variable of its activations moves."""
+    options = {"attention_activation": activation, "head_activation": activation, "softmax": False}
+    din = Din(trainer._features(split.train, RECIPE), RECIPE.architecture.model_copy(update=options), seed=1)
+    before = {id(each): each.numpy() for each in din.variables}
+    for _ in fit(din, hash_samples(split.train, din.features), replace(RECIPE, epochs=3)):
+        pass
+    answer = predict(din, hash_samples(split.test, din.features))
+    assert evaluate.quality(split.test.label, answer, split.test.user).auc > 0.95
+    moved = [each for each in din.variables if each.name.startswith(("alpha", "mean", "variance"))]
+    assert len(moved) == 2 + {"sigmoid": 0, "prelu": 6, "dice": 18}[activation]
+    assert all((each.numpy() != before[id(each)]).any() for each in moved)
+
+
 def test_loss_that_is_no_number(split: Split) -> None:
     """A learning rate that breaks the network ends the run with a hint, not with a broken version."""
     with pytest.raises(DataError, match="not finite after epoch 1; a lower learning rate may help"):
