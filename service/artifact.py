@@ -114,6 +114,7 @@ class Manifest(_Frozen):
     created: str  # ISO 8601, UTC
     features: Features
     architecture: Architecture | None = None  # None: a graph made elsewhere
+    variables: dict[str, str] | None = None  # role in the architecture: checkpoint key, see README; None: unknown
     signatures: Signatures = Signatures()
     training: Training | None = None
     metrics: dict[str, Quality] = {}

@@ -11,10 +11,22 @@ import numpy as np
 import tensorflow as tf
 
 from service import artifact
-from service.artifact import BlockSignature, Candidates, Feature, Golden, GoldenRequest, History, Manifest, Signatures
+from service.artifact import (
+    Activation,
+    Architecture,
+    BlockSignature,
+    Candidates,
+    Feature,
+    Golden,
+    GoldenRequest,
+    History,
+    Manifest,
+    Signatures,
+)
 from service.batch import Ids, Sample
 from service.training.din import Din, Rows, graph, to_bucket
 from service.training.folded import BLOCK, Blocks, Folded
+from service.training.layers import Tensor
 
 Known: TypeAlias = tuple[Ids, Ids]  # ids the model was trained on and the tag of each
 
@@ -26,7 +38,6 @@ class Origin:
     training: artifact.Training | None = None
     metrics: dict[str, artifact.Quality] | None = None
 
-from service.training.layers import Tensor
 
 def export(din: Din, out: Path, known: Known, origin: Origin) -> Path:
     """Write `din` as the next version under `out` and return its folder.
@@ -187,10 +198,35 @@ def _manifest(din: Din, version: str, origin: Origin) -> Manifest:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         features=din.features,
         architecture=din.architecture,
+        variables=variable_keys(din.architecture),
         signatures=Signatures(**block),
         training=origin.training,
         metrics=origin.metrics or {},
     )
+
+
+def variable_keys(architecture: Architecture) -> dict[str, str]:
+    """Where `Serving` keeps each variable in its checkpoint, by role."""
+    targets = "tables" if architecture.shared_tables else "target_tables"
+    keys: dict[str, str] = {}
+    for name in ("id", "tag"):
+        keys |= {f"table_{name}": f"din/tables/{name}", f"target_table_{name}": f"din/{targets}/{name}"}
+        if architecture.pooling == "attention":
+            layers, activation = len(architecture.attention_hidden), architecture.attention_activation
+            keys |= _mlp_keys(f"attention_{name}", f"din/units/{name}/mlp", layers, activation)
+    keys |= {f"norm.{part}": f"din/norm/{part}" for part in ("gamma", "beta", "mean", "variance")}
+    return keys | _mlp_keys("head", "din/head", len(architecture.head_hidden), architecture.head_activation)
+
+
+def _mlp_keys(role: str, key: str, hidden: int, activation: Activation) -> dict[str, str]:
+    """The same for the `hidden` layers of an `Mlp` and its last one."""
+    learned = {"prelu": ("alpha",), "dice": ("alpha", "mean", "variance")}.get(activation, ())
+    keys: dict[str, str] = {}
+    for i in range(hidden + 1):
+        keys |= {f"{role}.{i}.{part}": f"{key}/layers/{i}/{part}" for part in ("kernel", "bias")}
+        if i < hidden:
+            keys |= {f"{role}.{i}.{part}": f"{key}/layers/{i}/activation/{part}" for part in learned}
+    return keys
 
 
 def _dtype(feature: Feature) -> Any:

@@ -14,7 +14,8 @@ from tests.fakes import MANIFEST, write_version
 
 FULL = MANIFEST.model_copy(
     update={
-        "architecture": Architecture(pooling="mean"),
+        "architecture": Architecture(pooling="mean", attention_hidden=(3,), head_hidden=(), head_activation="dice"),
+        "variables": {"table_id": "din/tables/id"},
         "signatures": Signatures(score=BlockSignature(block=64), explain=BlockSignature(name="explain", block=64)),
         "training": Training(data="drawn", rows=2, test_rows=1, epochs=1, batch_rows=2, learning_rate=0.1, seed=7),
         "metrics": {"din": Quality(auc=0.75, gauc=0.7, logloss=0.5)},
@@ -83,6 +84,11 @@ def test_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pytest.param({"extra": 1}, "extra", id="unknown-field"),
         pytest.param({"version": 1}, "version", id="version-not-text"),
         pytest.param({"features": {"id": {"dtype": "float"}}}, "features.id.dtype", id="unknown-dtype"),
+        pytest.param(
+            {"architecture": {"head_activation": "swish"}}, "architecture.head_activation", id="unknown-activation"
+        ),
+        pytest.param({"architecture": {"attention_hidden": []}}, "architecture.attention_hidden", id="no-layer"),
+        pytest.param({"architecture": {"head_hidden": [0]}}, "architecture.head_hidden.0", id="empty-layer"),
         pytest.param({"signatures": {"score": {"block": 0}}}, "signatures.score.block", id="empty-blocks"),
     ],
 )

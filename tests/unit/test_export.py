@@ -192,6 +192,51 @@ def test_manifest_says_what_was_exported(exported: Path, din: Any) -> None:
     assert {"saved_model.pb", "golden.json"} <= manifest.files.keys()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="default"),
+        pytest.param({"shared_tables": True}, id="shared-tables"),
+        pytest.param({"pooling": "mean"}, id="mean-pooling"),
+        pytest.param({"attention_activation": "dice", "head_activation": "prelu"}, id="dice-and-prelu"),
+        pytest.param({"attention_hidden": (3, 4, 5), "head_hidden": ()}, id="other-depths"),
+    ],
+)
+def test_variables_are_recorded(make_din: MakeDin, tmp_path: Path, options: dict[str, Any]) -> None:
+    """The keys that a manifest records are those of the checkpoint, every one, whatever the architecture."""
+    din = make_din(**options)
+    exporting.Serving(din).save(tmp_path)
+    stored = {name for name, _ in tf.train.list_variables(str(tmp_path / "variables" / "variables"))}
+    keys = exporting.variable_keys(din.architecture)
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    assert {f"{key}{suffix}" for key in keys.values()} == stored - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
+
+
+@pytest.mark.parametrize(
+    ("attention", "head"),
+    [
+        pytest.param("sigmoid", "prelu", id="sigmoid-and-prelu"),
+        pytest.param("prelu", "dice", id="prelu-and-dice"),
+        pytest.param("dice", "sigmoid", id="dice-and-sigmoid"),
+    ],
+)
+def test_activations_survive_the_disk(make_din: MakeDin, tmp_path: Path, attention: str, head: str) -> None:
+    """A network of other activations and depths answers from the disk as before, through every signature."""
+    options = {"attention_activation": attention, "head_activation": head}
+    din = make_din(max_history=20, attention_hidden=(7, 6, 5), head_hidden=(9,), **options)
+    serving, rng = exporting.Serving(din), np.random.default_rng(3)
+    serving.save(tmp_path)
+    loaded = tf.saved_model.load(str(tmp_path))
+    for history, tags in ((0, 0), (3, 7), (20, 20)):
+        sample = Sample(*(rng.integers(0, 10**6, count) for count in (history, tags, 40, 40)))
+        expected = serving.predict(sample)
+        rows = loaded.signatures["serving_default"](**as_rows(sample, 40))["probability"]
+        np.testing.assert_allclose(rows, expected, atol=1e-6, rtol=0)
+        for name in ("score", "explain"):
+            blocks = loaded.signatures[name](**as_blocks(sample, 40))["probability"].numpy()
+            np.testing.assert_allclose(blocks.ravel()[:40], expected, atol=1e-6, rtol=0)
+
+
 def test_altered_file_is_noticed(fake: type[FakeServing], din: Any, tmp_path: Path) -> None:
     """A version whose graph changed after the export does not pass its checksums."""
     folder = export(din, tmp_path, KNOWN, Origin())
