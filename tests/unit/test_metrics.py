@@ -81,6 +81,17 @@ def test_batches_are_observed(registry: CollectorRegistry, metrics: Metrics) -> 
     assert registry.get_sample_value("din_batch_padding_ratio_sum") == 0.25
 
 
+@pytest.mark.parametrize(
+    "accept", [pytest.param("", id="text"), pytest.param("application/openmetrics-text", id="open")]
+)
+def test_creation_times_are_not_exposed(metrics: Metrics, accept: str) -> None:
+    """No metric brings a series of the time it was created."""
+    metrics.request("ok", 0.1)
+    text, _ = metrics.exposition(accept)
+    assert b"din_requests" in text
+    assert b"_created" not in text
+
+
 def test_requests_in_flight_come_and_go(registry: CollectorRegistry, metrics: Metrics) -> None:
     """The gauge is the difference of what entered and what left."""
     metrics.enter()
