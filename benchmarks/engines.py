@@ -136,7 +136,7 @@ async def _throughput(
     assert served is not None
     policy = Policy(defaults.max_batch_rows, defaults.max_queue_rows, defaults.max_delay_ms / 1000)
     _pin_all_threads(cpus)
-    scorer = Scorer(policy, len(cpus), lambda _: None)
+    scorer = Scorer(policy, len(cpus), lambda *_: None)
     await scorer.start()
     _pin_all_threads(cpus)  # the executors' too
     turn, rows = itertools.cycle(samples), [0]

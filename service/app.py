@@ -196,7 +196,7 @@ def _make_scorer(settings: Settings, metrics: Metrics) -> Scorer:
     return Scorer(
         policy,
         settings.executors,
-        lambda batch: metrics.batch(sum(batch.rows), len(batch.rows), batch.padding),
+        lambda batch, compilations: metrics.batch(sum(batch.rows), len(batch.rows), batch.padding, compilations),
     )
 
 

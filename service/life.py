@@ -5,6 +5,7 @@ import logging
 import time
 from typing import Any
 
+from service import STARTED
 from service.config import Settings
 from service.errors import NotReady
 from service.metrics import Metrics
@@ -105,7 +106,24 @@ class Service:
             await self.registry.start()
         except Exception:
             logger.exception("the newest version could not be loaded")
+        if self.registry.current is not None:
+            self._report(self.registry.current)
         self._publish()
+
+    def _report(self, served: Served) -> None:
+        """Say what it took to become ready."""
+        ready_s = time.monotonic() - STARTED
+        self.metrics.loaded(ready_s, served.load_s, served.memory_bytes, served.compilations)
+        logger.info(
+            "serving %s version %s with %s: ready after %.1f s; loading took %.1f s and %.0f MB, compilations: %d",
+            served.manifest.name,
+            served.version,
+            served.engine.name,
+            ready_s,
+            served.load_s,
+            served.memory_bytes / 1e6,
+            served.compilations,
+        )
 
     def _publish(self) -> None:
         """Tell the other workers."""

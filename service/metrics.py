@@ -12,6 +12,7 @@ ROW_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 REQUEST_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
 RATIO_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
+PHASES = ("load", "traffic")
 STAGES = ("parse", "queue", "pack", "infer", "respond")
 
 
@@ -96,11 +97,44 @@ SPECS = (
         ("name", "version", "engine"),
         "1 for the version that is serving, 0 for one that was. Set when the metrics are read.",
     ),
+    Spec(
+        "din_compilations_total",
+        "counter",
+        ("phase",),
+        "Programs that the engine compiled: load, before the version was ready; traffic, while a batch of requests "
+        "waited, which should never be. Counted when the version is ready, or when the engine has run the batch.",
+    ),
+    Spec(
+        "din_ready_seconds",
+        "gauge",
+        (),
+        "Time from start to ready, of the slowest worker. Starts when the process begins to run this package; 0 until "
+        "it is ready.",
+    ),
+    Spec(
+        "din_load_seconds",
+        "gauge",
+        (),
+        "Time that loading the version took, in the slowest worker: reading, warming, golden answers. Starts when its "
+        "manifest is opened; 0 until it is ready.",
+    ),
+    Spec(
+        "din_load_memory_bytes",
+        "gauge",
+        (),
+        "Resident memory that loading the version added, in all workers. Set when it is ready.",
+    ),
 )
 _SPECS = {spec.name: spec for spec in SPECS}
 
-# How a gauge adds up over several processes: requests add, a version serves when it serves anywhere.
-_MODES: dict[str, Literal["livesum", "livemax"]] = {"din_in_flight_requests": "livesum", "din_model_info": "livemax"}
+# How a gauge adds up over several processes: requests and bytes add, a version serves when it serves anywhere.
+_MODES: dict[str, Literal["livesum", "livemax"]] = {
+    "din_in_flight_requests": "livesum",
+    "din_model_info": "livemax",
+    "din_ready_seconds": "livemax",
+    "din_load_seconds": "livemax",
+    "din_load_memory_bytes": "livesum",
+}
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter and histogram, unread
 
@@ -127,6 +161,11 @@ class Metrics:
         self._empty = self._counter("din_empty_histories_total")
         self._model_info = self._gauge("din_model_info")
         self._model: Gauge | None = None
+        compilations = self._counter("din_compilations_total")
+        self._compilations = {phase: compilations.labels(phase) for phase in PHASES}
+        self._ready_s = self._gauge("din_ready_seconds")
+        self._load_s = self._gauge("din_load_seconds")
+        self._load_memory = self._gauge("din_load_memory_bytes")
 
     @staticmethod
     def table() -> list[tuple[str, str, tuple[str, ...], str]]:
@@ -159,8 +198,17 @@ class Metrics:
         if empty:
             self._empty.inc()
 
-    def batch(self, rows: int, requests: int, padding: float) -> None:
-        """The engine ran a batch."""
+    def loaded(self, ready_s: float, load_s: float, memory_bytes: int, compilations: int) -> None:
+        """A version is ready: since the process started, since its loading started, and what it took."""
+        self._ready_s.set(ready_s)
+        self._load_s.set(load_s)
+        self._load_memory.set(memory_bytes)
+        self._compilations["load"].inc(compilations)
+
+    def batch(self, rows: int, requests: int, padding: float, compilations: int) -> None:
+        """The engine ran a batch, and compiled as many programs first."""
+        if compilations:
+            self._compilations["traffic"].inc(compilations)
         self._batch_rows.observe(rows)
         self._batch_requests.observe(requests)
         self._batch_padding.observe(padding)

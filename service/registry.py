@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class Served:
     engine: Engine
     loaded_at: float  # wall clock, seconds
     load_s: float  # reading, proving and warming took this long
+    memory_bytes: int = 0  # resident memory that they added
+    compilations: int = 0  # programs compiled for it
 
     @property
     def version(self) -> str:
@@ -41,7 +44,7 @@ def open_version(folder: Path, loader: Loader) -> Served:
     Raises:
         ArtifactError: whatever is wrong with it, in one sentence.
     """
-    started = time.monotonic()
+    started, before_bytes = time.monotonic(), resident_bytes()
     manifest = artifact.read_manifest(folder)
     artifact.check_files(folder, manifest)
     try:
@@ -51,7 +54,16 @@ def open_version(folder: Path, loader: Loader) -> Served:
     except Exception as error:
         reason = str(error).partition("\n")[0]
         raise ArtifactError(f"{folder}: does not run: {type(error).__name__}: {reason}") from error
-    return Served(manifest, engine, time.time(), time.monotonic() - started)
+    load_s, memory_bytes = time.monotonic() - started, resident_bytes() - before_bytes
+    return Served(manifest, engine, time.time(), load_s, memory_bytes, engine.compilations())
+
+
+def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int:
+    """Memory this process holds; where the system does not say, as on macOS, the most that it ever held."""
+    try:
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _prove(folder: Path, manifest: Manifest, engine: Engine) -> Engine:
@@ -98,13 +110,6 @@ class Registry:
             logger.error("no version to serve: %s", error)  # noqa: TRY400  the message is the whole story
             return
         self.current, self.problem = served, None
-        logger.info(
-            "serving %s version %s with %s after %.1f s",
-            served.manifest.name,
-            served.version,
-            served.engine.name,
-            served.load_s,
-        )
 
     async def stop(self) -> None:
         """Serve nothing any more and free the version; no batch may be running."""

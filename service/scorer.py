@@ -41,7 +41,7 @@ class Part:
     infer_s: float
 
 
-Observe: TypeAlias = Callable[[Batch], None]
+Observe: TypeAlias = Callable[[Batch, int], None]
 
 
 class Scorer:
@@ -50,7 +50,7 @@ class Scorer:
     Args:
         policy: bounds of queue and batch.
         executors: batches run at once.
-        observe: called with every batch run, in its executor thread.
+        observe: called with every batch run, and the programs that had to be compiled for it, in its executor thread.
     """
 
     def __init__(self, policy: Policy, executors: int, observe: Observe) -> None:
@@ -115,7 +115,7 @@ class Scorer:
         parts = [batch.split(each) for each in blocked]
         if not all(np.isfinite(each).all() for each in parts[0]):
             raise ValueError(f"version {served.version} answered with NaN or infinity")
-        self._observe(batch)
+        self._observe(batch, engine.compilations())
         times = packed - started, done - packed
         return [
             Part(parts[0][i], _attention(sample, parts, i) if explain else None, *times)

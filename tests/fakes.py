@@ -46,6 +46,7 @@ class FakeEngine:
         self.failure: Exception | None = None
         self.rows: list[tuple[int, ...]] = []
         self.closed = False
+        self.compiled = 0
 
     def pack(self, samples: Sequence[Sample]) -> BlockBatch:
         """Lay out samples in small blocks."""
@@ -67,6 +68,11 @@ class FakeEngine:
 
     def warm(self) -> None:
         """Nothing to compile."""
+
+    def compilations(self) -> int:
+        """As many as a test has put there."""
+        compiled, self.compiled = self.compiled, 0
+        return compiled
 
     def close(self) -> None:
         """Remember it."""

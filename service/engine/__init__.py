@@ -29,5 +29,8 @@ class Engine(Protocol):
     def warm(self) -> None:
         """Run once whatever compiles on first use, so that no request waits for it."""
 
+    def compilations(self) -> int:
+        """Programs this process has compiled since it was last asked. Asked after every batch, so it must be cheap."""
+
     def close(self) -> None:
         """Free what the version holds; no call may follow."""

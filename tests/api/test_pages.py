@@ -61,6 +61,15 @@ async def test_metrics_come_in_both_formats(client: httpx.AsyncClient, good: dic
     assert "process_resident_memory_bytes" in text.text
 
 
+async def test_compilation_under_traffic_shows(client: httpx.AsyncClient, engine: Any, good: dict[str, Any]) -> None:
+    """What the engine compiles for a request is counted apart from what it compiled to become ready."""
+    engine.compiled = 2
+    await client.post("/score", json=good)
+    text = (await client.get("/metrics")).text
+    assert 'din_compilations_total{phase="traffic"} 2.0' in text
+    assert 'din_compilations_total{phase="load"} 0.0' in text
+
+
 async def test_pages_are_not_counted_as_requests(client: httpx.AsyncClient) -> None:
     """Probes and scrapes leave the request metrics alone."""
     for path in ("/health", "/health/live", "/model", "/metrics"):

@@ -22,17 +22,16 @@ MakeSample: TypeAlias = Callable[..., Sample]
 MOST = 50  # what the exported model reads of a history
 SIZES = st.tuples(st.integers(0, MOST), st.integers(0, MOST), st.integers(1, 70))  # ids, tags, candidates
 GROUPS = st.tuples(st.lists(SIZES, min_size=1, max_size=6), st.integers(0, 2**32), st.randoms())
-COMPILES = """
-import os, pathlib, sys
-version, folder = pathlib.Path(sys.argv[1]), sys.argv[2]
-os.environ["TF_XLA_FLAGS"] = f"--tf_xla_persistent_cache_directory={folder}"  # a file for each program compiled
+TRAFFIC = """
+import pathlib, sys
 import numpy as np
 from service.artifact import read_manifest
 from service.batch import Sample
 from service.engine.tensorflow import load
+version = pathlib.Path(sys.argv[1])
 engine = load(version, read_manifest(version))
 engine.warm()
-compiled = [len(os.listdir(folder))]
+print(engine.compilations())
 rng = np.random.default_rng(1)
 for _ in range(100):
     samples = []
@@ -41,8 +40,22 @@ for _ in range(100):
         samples.append(Sample(*(rng.integers(0, 99, length) for length in lengths)))
     batch = engine.pack(samples)
     engine.explain(batch) if rng.random() < 0.1 else engine.run(batch)
-compiled.append(len(os.listdir(folder)))
-print(*compiled)
+print(engine.compilations())
+"""
+SHAPES = """
+import pathlib, sys
+import numpy as np
+from service.engine.tensorflow import SavedModel, count_compilations
+import tensorflow as tf
+folder, model = pathlib.Path(sys.argv[1]), tf.Module()
+double = tf.function(lambda x: 2 * x, jit_compile=True)
+model.call = tf.function(lambda x: {"y": double(x)}, input_signature=[tf.TensorSpec((None,), tf.float32, "x")])
+tf.saved_model.save(model, str(folder), signatures=model.call)
+for sizes in (3, 3, 5, 3, 8), (3,):
+    call = SavedModel(folder).signature("serving_default", {"x": tf.float32}, ("y",))
+    for size in sizes:
+        call(np.ones(size, np.float32))
+        print(count_compilations())
 """
 
 
@@ -182,9 +195,19 @@ def test_explain_without_signature(request: pytest.FixtureRequest, make_sample: 
         engine.explain(engine.pack([make_sample(np.random.default_rng(1), 2, 2, 2)]))
 
 
-def test_nothing_compiles_under_traffic(exported: Path, tmp_path: Path) -> None:
-    """Warming compiles one program, and 100 random batches not a single one more."""
-    command = [sys.executable, "-c", COMPILES, str(exported), str(tmp_path)]
+def run_alone(script: str, folder: Path) -> list[str]:
+    """Words that a script prints, in a process where TensorFlow has not been started yet, as the server's."""
+    command = [sys.executable, "-c", script, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["1", "1"]
+    return done.stdout.split()
+
+
+def test_nothing_compiles_under_traffic(exported: Path) -> None:
+    """Warming compiles one program, and 100 random batches not a single one more."""
+    assert run_alone(TRAFFIC, exported) == ["1", "0"]
+
+
+def test_compilations_are_counted(tmp_path: Path) -> None:
+    """Of a model that compiles for each shape, every new shape counts once, and again in another session."""
+    assert run_alone(SHAPES, tmp_path) == ["1", "0", "1", "0", "1", "1"]

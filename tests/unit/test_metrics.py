@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.metrics import STAGES, Metrics
+from service.metrics import PHASES, STAGES, Metrics
 
 
 @pytest.fixture
@@ -75,10 +75,26 @@ def test_stage_left_out_is_an_error(metrics: Metrics) -> None:
 
 def test_batches_are_observed(registry: CollectorRegistry, metrics: Metrics) -> None:
     """Rows, requests and padding of a batch are observed once each."""
-    metrics.batch(120, 3, 0.25)
+    metrics.batch(120, 3, 0.25, 0)
     assert registry.get_sample_value("din_batch_rows_sum") == 120
     assert registry.get_sample_value("din_batch_requests_sum") == 3
     assert registry.get_sample_value("din_batch_padding_ratio_sum") == 0.25
+
+
+def test_compilations_are_counted_by_phase(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """Programs compiled for loading and for a batch count apart, and both are 0 from the start."""
+    phases = [("din_compilations_total", {"phase": phase}) for phase in PHASES]
+    assert [registry.get_sample_value(*phase) for phase in phases] == [0, 0]
+    metrics.loaded(5.0, 2.0, 1000, 3)
+    metrics.batch(120, 3, 0.25, 2)
+    assert [registry.get_sample_value(*phase) for phase in phases] == [3, 2]
+
+
+def test_loading_is_reported(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """Times and memory of a start are gauges, each with its own value."""
+    metrics.loaded(5.0, 2.0, 1000, 3)
+    names = ("din_ready_seconds", "din_load_seconds", "din_load_memory_bytes")
+    assert [registry.get_sample_value(name) for name in names] == [5, 2, 1000]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +140,7 @@ def test_several_processes_add_up(tmp_path: Path) -> None:
     work = (
         "from prometheus_client import CollectorRegistry; from service.metrics import Metrics\n"
         "m = Metrics(CollectorRegistry()); m.request('ok', 0.1); m.enter(); m.model('din', '1', 'fake')\n"
-        "m.model('din', '2', 'fake'); m.batch(5, 1, 0.5)"
+        "m.model('din', '2', 'fake'); m.batch(5, 1, 0.5, 1); m.loaded(3, 2, 100, 4)"
     )
     read = (
         "from prometheus_client import CollectorRegistry, generate_latest\n"
@@ -145,3 +161,8 @@ def test_several_processes_add_up(tmp_path: Path) -> None:
     assert "din_batch_rows_sum 10.0" in run[-1]
     assert "din_in_flight_requests 2.0" in run[-1]
     assert 'din_model_info{engine="fake",name="din",version="2"} 1.0' in run[-1]
+    assert 'din_compilations_total{phase="load"} 8.0' in run[-1]
+    assert 'din_compilations_total{phase="traffic"} 2.0' in run[-1]
+    assert "din_ready_seconds 3.0" in run[-1]
+    assert "din_load_seconds 2.0" in run[-1]
+    assert "din_load_memory_bytes 200.0" in run[-1]

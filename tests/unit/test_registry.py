@@ -20,7 +20,7 @@ from service.artifact import (
 from service.batch import BlockBatch, Floats
 from service.engine import Engine
 from service.errors import ArtifactError
-from service.registry import Registry
+from service.registry import Registry, resident_bytes
 from tests.fakes import FakeEngine, write_version
 
 pytestmark = pytest.mark.anyio
@@ -120,6 +120,24 @@ async def test_start_serves_a_sound_version(tmp_path: Path, kind: type[FakeEngin
     assert (registry.current.version, registry.current.engine) == ("7", engine)
     assert registry.current.load_s >= 0
     assert not engine.closed
+
+
+async def test_loading_says_what_it_took(tmp_path: Path) -> None:
+    """A version knows the programs compiled for it and the memory it added."""
+    write_version(tmp_path, 1)
+    engine = FakeEngine()
+    engine.compiled = 2
+    registry = await started(tmp_path, engine)
+    assert registry.current is not None
+    assert registry.current.compilations == 2
+    assert abs(registry.current.memory_bytes) < resident_bytes()
+
+
+def test_resident_memory_is_known_everywhere(tmp_path: Path) -> None:
+    """Memory is bytes held now, and where the system has no such file something at least."""
+    array = np.ones(1 << 22)
+    assert resident_bytes() > array.nbytes
+    assert resident_bytes(tmp_path / "statm") > 0
 
 
 async def test_newest_version_is_served(tmp_path: Path) -> None:

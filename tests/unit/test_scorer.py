@@ -73,8 +73,8 @@ async def scorer(engine: FakeEngine) -> AsyncIterator[Scorer]:
 
 def make_scorer(observed: list[Batch] | None = None) -> Scorer:
     """Make a scorer that notes its batches."""
-    observe = (lambda _: None) if observed is None else observed.append
-    return Scorer(Policy(10, 40), 1, observe)
+    batches = [] if observed is None else observed
+    return Scorer(Policy(10, 40), 1, lambda batch, _: batches.append(batch))
 
 
 def draw(ids: int, tags: int, candidates: int, seed: int = 1) -> Sample:
@@ -111,7 +111,7 @@ def test_together_is_as_alone(sizes: list[tuple[int, int, int]], explain: bool) 
     engine = Attentive()
     served, scorer = (
         Served(MANIFEST, engine, 0.0, 0.0),
-        Scorer(Policy(10, 999), 2, lambda _: None),
+        Scorer(Policy(10, 999), 2, lambda *_: None),
     )
 
     async def together() -> list[list[float]]:

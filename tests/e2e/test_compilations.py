@@ -1,0 +1,54 @@
+"""What is compiled, and when: everything before ready, nothing under traffic."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests import readme
+from tests.e2e.conftest import Server, StartServer
+
+COMMITTED = readme.ROOT / "model_artifacts" / "din"
+
+
+def draw_body(seed: int) -> dict[str, Any]:
+    """A request of random sizes and ids, one in eight with `explain`."""
+    rng = np.random.default_rng(seed)
+    ids, tags, candidates = rng.integers(0, 121), rng.integers(0, 121), rng.integers(1, 601)
+    return {
+        "history": {"ids": rng.integers(0, 1 << 40, ids).tolist(), "tags": rng.integers(0, 20, tags).tolist()},
+        "candidates": {
+            "ids": rng.integers(0, 1 << 40, candidates).tolist(),
+            "tags": rng.integers(0, 20, candidates).tolist(),
+        },
+        "explain": bool(rng.random() < 1 / 8),
+    }
+
+
+def read_metric(server: Server, name: str) -> float:
+    """One value of /metrics, by name and labels."""
+    found = re.search(rf"^{re.escape(name)} (\S+)$", httpx.get(server.url + "/metrics").text, re.MULTILINE)
+    assert found, name
+    return float(found[1])
+
+
+@pytest.mark.parametrize("workers", [pytest.param(1, id="alone"), pytest.param(2, id="two-workers")])
+def test_nothing_compiles_under_traffic(start_server: StartServer, workers: int) -> None:
+    """Each worker compiles its one program before it is ready and says what that took; 300 random requests add none."""
+    with start_server(COMMITTED, workers=workers, deadline_ms=60_000) as server:
+        health = server.poll("/health", lambda response: response.json()["status"] == "ok").json()
+        names = [f'din_compilations_total{{phase="{phase}"}}' for phase in ("load", "traffic")]
+        ready = [read_metric(server, name) for name in names]
+        with httpx.Client(base_url=server.url, timeout=60) as client, ThreadPoolExecutor(8) as pool:
+            statuses = list(pool.map(lambda seed: client.post("/score", json=draw_body(seed)).status_code, range(300)))
+        assert health["engine"] == "tensorflow"
+        assert ready == [workers, 0]
+        assert set(statuses) == {200}
+        assert [read_metric(server, name) for name in names] == ready
+        assert read_metric(server, "din_ready_seconds") > read_metric(server, "din_load_seconds") > 0
+        assert read_metric(server, "din_load_memory_bytes") > 0
+        took = r"1 with tensorflow: ready after [\d.]+ s; loading took [\d.]+ s and \d+ MB, compilations: 1$"
+        assert len(re.findall(took, server.log.read_text(), re.MULTILINE)) == workers
