@@ -1,0 +1,103 @@
+"""The variables of a version: what roles they play in the network, and how they are read.
+
+A manifest's `variables` names the checkpoint's key of every role that `shapes` lists.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from service.artifact import MANIFEST, Architecture, Manifest
+from service.engine.native.weights import Array, Weights, arrays_of, fold
+from service.errors import ArtifactError
+
+Shape: TypeAlias = tuple[int, ...]
+
+SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # of every variable's key in a checkpoint
+
+
+def shapes(tables: Mapping[str, tuple[int, int]], architecture: Architecture) -> dict[str, Shape]:
+    """The shape of every variable by role, for pairs by name and the (buckets, D) of their tables.
+
+    `table_id` embeds the history and `target_table_id` the target; `attention_id.0.kernel` belongs to the first layer
+    of the attention unit, `head.0.kernel` to that of the head; the layer after the hidden ones has one unit. Layers
+    have `kernel` and `bias`; before a prelu `alpha` too, before a dice `alpha`, `mean` and `variance`. The batch
+    normalisation before the head is `norm.gamma`, `norm.beta`, `norm.mean` and `norm.variance`.
+    """
+    found: dict[str, Shape] = {}
+    for name, (buckets, dimension) in tables.items():
+        found |= {f"table_{name}": (buckets, dimension), f"target_table_{name}": (buckets, dimension)}
+        if architecture.pooling == "attention":
+            sizes = (4 * dimension, *architecture.attention_hidden, 1)
+            found |= _mlp_shapes(f"attention_{name}", sizes, architecture.attention_activation)
+    inputs = 2 * sum(dimension for _, dimension in tables.values())
+    found |= {f"norm.{part}": (inputs,) for part in ("gamma", "beta", "mean", "variance")}
+    return found | _mlp_shapes("head", (inputs, *architecture.head_hidden, 1), architecture.head_activation)
+
+
+def _mlp_shapes(role: str, sizes: Sequence[int], activation: str) -> dict[str, Shape]:
+    learned = {"prelu": ("alpha",), "dice": ("alpha", "mean", "variance")}.get(activation, ())
+    found: dict[str, Shape] = {}
+    for i, (inputs, units) in enumerate(pairwise(sizes)):
+        found |= {f"{role}.{i}.kernel": (inputs, units), f"{role}.{i}.bias": (units,)}
+        if i < len(sizes) - 2:
+            found |= {f"{role}.{i}.{part}": (units,) for part in learned}
+    return found
+
+
+def read_weights(version: Path, manifest: Manifest) -> Weights:
+    """Read a version's variables and fold them.
+
+    Raises:
+        ArtifactError: the manifest does not describe the network, or the variables are not what it describes.
+    """
+    architecture, variables = manifest.architecture, manifest.variables
+    if architecture is None or variables is None:
+        missing = "architecture" if architecture is None else "variables"
+        raise ArtifactError(f"{version / MANIFEST}: {missing}: not given, so its weights cannot be told apart")
+    features = {"id": manifest.features.id, "tag": manifest.features.tag}
+    wanted = shapes({name: (each.buckets, each.dimension) for name, each in features.items()}, architecture)
+    for role in sorted(wanted.keys() ^ variables.keys()):
+        problem = "missing" if role in wanted else "the architecture has no such variable"
+        raise ArtifactError(f"{version / MANIFEST}: variables.{role}: {problem}")
+    arrays = _read_arrays(version / "variables", variables)
+    for role, shape in wanted.items():
+        if found := _problem(role, arrays[role], shape):
+            raise ArtifactError(f"{version / 'variables'}: {variables[role]} ({role}) {found}")
+    with np.errstate(all="ignore"):  # what overflows is found in the result
+        weights = fold(arrays, architecture)
+    if not all(np.isfinite(each).all() for each in arrays_of(weights)):
+        raise ArtifactError(f"{version / 'variables'}: weights too large to be folded in float32")
+    return weights
+
+
+def _read_arrays(folder: Path, variables: Mapping[str, str]) -> dict[str, Array]:
+    """The variables by role; one object where two roles are one variable."""
+    import tensorflow as tf
+
+    try:
+        reader = tf.train.load_checkpoint(str(folder / "variables"))
+        stored = reader.get_variable_to_shape_map()
+        for role, key in variables.items():
+            if key + SUFFIX not in stored:
+                raise ArtifactError(f"{folder}: {key} ({role}) is missing")
+        arrays = {key: reader.get_tensor(key + SUFFIX) for key in sorted(set(variables.values()))}
+    except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
+        raise ArtifactError(f"{folder}: cannot be read: {(str(error).splitlines() or [''])[0]}") from error
+    return {role: np.asarray(arrays[key]) for role, key in variables.items()}
+
+
+def _problem(role: str, array: Array, shape: Shape) -> str | None:
+    """What is wrong with a variable, if anything, as the rest of a sentence."""
+    if array.dtype != np.float32:
+        return f"is {array.dtype}, not float32"
+    if array.shape != shape:
+        return f"has the shape {array.shape}, not {shape}"
+    if not np.isfinite(array).all():
+        return "holds NaN or infinity"
+    if role.endswith("variance") and (array < 0).any():
+        return "is negative somewhere"
+    return None
