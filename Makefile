@@ -42,7 +42,7 @@ clean: ## Remove the environment, caches and build leftovers
 .venv/.ready-dev: WHAT := .[dev]
 .venv/.ready-train: WHAT := .[train]
 .venv/.ready-bench: WHAT := .[bench]
-.venv/.ready-%: .venv/.made pyproject.toml
+.venv/.ready-%: .venv/.made pyproject.toml service/engine/native/forward.c
 	@echo "Installing $* packages into .venv (TensorFlow is large: the first time takes a minute or more)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '$(WHAT)'
 	@touch $@
