@@ -196,7 +196,7 @@ def _make_scorer(settings: Settings, metrics: Metrics) -> Scorer:
     return Scorer(
         policy,
         settings.executors,
-        lambda batch, compilations: metrics.batch(sum(batch.rows), len(batch.rows), batch.padding, compilations),
+        lambda by, batch: metrics.batch(by.name, sum(batch.rows), len(batch.rows), batch.padding, by.compilations()),
     )
 
 
@@ -251,10 +251,13 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         content, content_type = service.metrics.exposition(request.headers.get("accept", ""))
         return Answer(200, content, content_type=content_type.encode())
 
-    @app.get("/model", response_model=Manifest, responses=schema.error_responses({NotReady: STATUS[NotReady]}))
+    @app.get(
+        "/model", response_model=schema.ModelResponse, responses=schema.error_responses({NotReady: STATUS[NotReady]})
+    )
     async def model() -> Response:
-        """The manifest of the serving version."""
-        return Answer(200, service.serving().manifest.model_dump_json().encode())
+        """The manifest of the serving version, and the engine that computes it."""
+        served = service.serving()
+        return Answer(200, schema.render_model(served.manifest, served.engine.name, served.engine.fallback_reason))
 
 
 def _report(service: Service, *, ready: bool) -> Answer:

@@ -123,14 +123,15 @@ def _config(settings: Settings, fleet: "Fleet | None" = None) -> "uvicorn.Config
 def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
     """Make the application, in the process that serves it."""
     from service.app import create_app
-    from service.engine import tensorflow
+    from service.engine import choice
     from service.workers import end_with_parent
 
     _start_logging(settings)
     if fleet is not None:
         end_with_parent()
     loader = partial(
-        tensorflow.load,
+        choice.load,
+        choice=settings.engine,
         intra_op_threads=settings.intra_op_threads,
         inter_op_threads=settings.inter_op_threads,
     )

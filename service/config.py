@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     model_dir: Path = Field(
         Path("model_artifacts/din"), description="folder of numbered versions; the highest is served"
     )
+    engine: Literal["auto", "native", "tensorflow"] = Field(
+        "auto", description="what computes the model; auto is native, or TensorFlow where that cannot be or differs"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose")
     max_candidates: int = Field(2000, ge=1, description="most candidates in a request")

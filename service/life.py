@@ -94,7 +94,7 @@ class Service:
             "engine": served and served.engine.name,
             "uptime_s": round(time.monotonic() - self._started, 3),
             "checks": {
-                "model": {"ok": served is not None, "detail": self.registry.problem or "loaded"},
+                "model": {"ok": served is not None, "detail": self.registry.problem or _how_loaded(served)},
                 "executors": {"ok": self.scorer.alive, "detail": self.scorer.state},
                 "accepting": {"ok": not self.draining, "detail": "draining" if self.draining else "yes"},
                 **workers,
@@ -113,7 +113,13 @@ class Service:
     def _report(self, served: Served) -> None:
         """Say what it took to become ready."""
         ready_s = time.monotonic() - STARTED
-        self.metrics.loaded(ready_s, served.load_s, served.memory_bytes, served.compilations)
+        self.metrics.loaded(
+            ready_s,
+            served.load_s,
+            served.memory_bytes,
+            served.compilations,
+            fallback=bool(served.engine.fallback_reason),
+        )
         logger.info(
             "serving %s version %s with %s: ready after %.1f s; loading took %.1f s and %.0f MB, compilations: %d",
             served.manifest.name,
@@ -129,3 +135,8 @@ class Service:
         """Tell the other workers."""
         if self.fleet is not None:
             self.fleet.publish(ready=self.registry.current is not None and not self.draining)
+
+
+def _how_loaded(served: Served | None) -> str:
+    reason = served and served.engine.fallback_reason
+    return f"loaded, but not with the native engine: {reason}" if reason else "loaded"

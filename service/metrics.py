@@ -98,6 +98,19 @@ SPECS = (
         "1 for the version that is serving, 0 for one that was. Set when the metrics are read.",
     ),
     Spec(
+        "din_batches_total",
+        "counter",
+        ("engine",),
+        "Batches run, by the engine that ran them. Counted when the engine has run it.",
+    ),
+    Spec(
+        "din_engine_fallbacks_total",
+        "counter",
+        (),
+        "Times that a version is served with TensorFlow because the native engine could not be used or differed; the log "
+        "and GET /health have the reason. Counted when the version is ready.",
+    ),
+    Spec(
         "din_compilations_total",
         "counter",
         ("phase",),
@@ -161,6 +174,8 @@ class Metrics:
         self._empty = self._counter("din_empty_histories_total")
         self._model_info = self._gauge("din_model_info")
         self._model: Gauge | None = None
+        self._batches = self._counter("din_batches_total")
+        self._fallbacks = self._counter("din_engine_fallbacks_total")
         compilations = self._counter("din_compilations_total")
         self._compilations = {phase: compilations.labels(phase) for phase in PHASES}
         self._ready_s = self._gauge("din_ready_seconds")
@@ -198,15 +213,19 @@ class Metrics:
         if empty:
             self._empty.inc()
 
-    def loaded(self, ready_s: float, load_s: float, memory_bytes: int, compilations: int) -> None:
+    def loaded(
+        self, ready_s: float, load_s: float, memory_bytes: int, compilations: int, *, fallback: bool = False
+    ) -> None:
         """A version is ready: since the process started, since its loading started, and what it took."""
+        self._fallbacks.inc(fallback)
         self._ready_s.set(ready_s)
         self._load_s.set(load_s)
         self._load_memory.set(memory_bytes)
         self._compilations["load"].inc(compilations)
 
-    def batch(self, rows: int, requests: int, padding: float, compilations: int) -> None:
-        """The engine ran a batch, and compiled as many programs first."""
+    def batch(self, engine: str, rows: int, requests: int, padding: float, compilations: int) -> None:
+        """An engine ran a batch, and compiled as many programs first."""
+        self._batches.labels(engine).inc()
         if compilations:
             self._compilations["traffic"].inc(compilations)
         self._batch_rows.observe(rows)

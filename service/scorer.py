@@ -10,6 +10,7 @@ import numpy as np
 
 from service.batch import Batch, Floats, Sample
 from service.batcher import Batcher, Policy
+from service.engine import Engine
 from service.errors import DeadlineExceeded, InvalidRequest
 from service.registry import Served
 
@@ -41,7 +42,7 @@ class Part:
     infer_s: float
 
 
-Observe: TypeAlias = Callable[[Batch, int], None]
+Observe: TypeAlias = Callable[[Engine, Batch], None]
 
 
 class Scorer:
@@ -50,7 +51,7 @@ class Scorer:
     Args:
         policy: bounds of queue and batch.
         executors: batches run at once.
-        observe: called with every batch run, and the programs that had to be compiled for it, in its executor thread.
+        observe: called with every batch run and the engine that ran it, in its executor thread.
     """
 
     def __init__(self, policy: Policy, executors: int, observe: Observe) -> None:
@@ -115,7 +116,7 @@ class Scorer:
         parts = [batch.split(each) for each in blocked]
         if not all(np.isfinite(each).all() for each in parts[0]):
             raise ValueError(f"version {served.version} answered with NaN or infinity")
-        self._observe(batch, engine.compilations())
+        self._observe(engine, batch)
         times = packed - started, done - packed
         return [
             Part(parts[0][i], _attention(sample, parts, i) if explain else None, *times)

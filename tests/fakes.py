@@ -38,6 +38,7 @@ class FakeEngine:
 
     name = "fake"
     explains = True
+    fallback_reason: str | None = None
 
     def __init__(self) -> None:
         self.gate = threading.Event()

@@ -14,6 +14,10 @@ class Engine(Protocol):
         """What metrics and /health call it."""
 
     @property
+    def fallback_reason(self) -> str | None:
+        """Why this engine serves and not the one that was preferred; None: it is the one."""
+
+    @property
     def explains(self) -> bool:
         """Whether `explain` works."""
 

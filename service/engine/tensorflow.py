@@ -42,11 +42,22 @@ def load(version: Path, manifest: Manifest, *, intra_op_threads: int = 1, inter_
     """
     model = SavedModel(version, intra_op_threads, inter_op_threads)
     try:
-        score = manifest.signatures.score
-        return BlockEngine(model, manifest, score) if score else RowEngine(model, manifest)
+        return open_engine(model, manifest)
     except Exception:
         model.close()
         raise
+
+
+def open_engine(model: "SavedModel", manifest: Manifest, fallback_reason: str | None = None) -> Engine:
+    """Call a SavedModel by the best signature that its manifest names.
+
+    Raises:
+        ArtifactError: it does not have the signatures, inputs or outputs its manifest names.
+    """
+    score = manifest.signatures.score
+    return (
+        BlockEngine(model, manifest, score, fallback_reason) if score else RowEngine(model, manifest, fallback_reason)
+    )
 
 
 def count_compilations() -> int:
@@ -119,7 +130,10 @@ class BlockEngine:
 
     name = "tensorflow"
 
-    def __init__(self, model: SavedModel, manifest: Manifest, score: BlockSignature) -> None:
+    def __init__(
+        self, model: SavedModel, manifest: Manifest, score: BlockSignature, fallback_reason: str | None = None
+    ) -> None:
+        self.fallback_reason = fallback_reason
         self._manifest, self._model = manifest, model
         self._block = score.block
         inputs = {**_row_inputs(manifest.features), "block_request": tf.int32}
@@ -171,7 +185,8 @@ class RowEngine:
     name = "tensorflow-rows"
     explains = False
 
-    def __init__(self, model: SavedModel, manifest: Manifest) -> None:
+    def __init__(self, model: SavedModel, manifest: Manifest, fallback_reason: str | None = None) -> None:
+        self.fallback_reason = fallback_reason
         row, self._manifest, self._model = manifest.signatures.row, manifest, model
         inputs = {getattr(row, name): dtype for name, dtype in _row_inputs(manifest.features).items()}
         self._rows = model.signature(row.name, inputs, (row.output,))

@@ -1,11 +1,12 @@
 """The wire: its models (`wire`), and the way between bytes and what the service computes with (`body`)."""
 
-from service.schema.body import Limits, Query, decode, render, render_error, render_health
+from service.schema.body import Limits, Query, decode, render, render_error, render_health, render_model
 from service.schema.wire import (
     REQUEST_EXAMPLE,
     RESPONSE_EXAMPLE,
     ErrorResponse,
     HealthResponse,
+    ModelResponse,
     ScoreRequest,
     ScoreResponse,
     error_responses,
@@ -18,6 +19,7 @@ __all__ = [
     "ErrorResponse",
     "HealthResponse",
     "Limits",
+    "ModelResponse",
     "Query",
     "ScoreRequest",
     "ScoreResponse",
@@ -26,5 +28,6 @@ __all__ = [
     "render",
     "render_error",
     "render_health",
+    "render_model",
     "request_schema",
 ]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from service.artifact import Manifest, to_array, to_sample
 from service.batch import Floats, Sample
 from service.errors import InvalidRequest, MalformedJson
-from service.schema.wire import ScoreRequest
+from service.schema.wire import ModelResponse, ScoreRequest
 
 _LONGEST_FIELD = 100  # characters of a client's own field name that are repeated to it
 _MOST_PROBLEMS = 20  # beyond, only unknown fields can be the cause, and building pydantic's list would take 100 ms
@@ -103,6 +103,12 @@ def render_error(code: str, message: str, field: str | None, request_id: str) ->
 def render_health(health: dict[str, Any]) -> bytes:
     """Write the body of the health routes."""
     return orjson.dumps(health)
+
+
+def render_model(manifest: Manifest, engine: str, fallback_reason: str | None) -> bytes:
+    """Write the body of GET /model."""
+    described = ModelResponse.model_construct(**dict(manifest), engine=engine, fallback_reason=fallback_reason)
+    return described.model_dump_json().encode()
 
 
 def _rank(probabilities: Floats, top_k: int) -> NDArray[np.intp]:

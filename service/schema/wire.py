@@ -4,6 +4,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from service.artifact import Manifest
 from service.errors import RequestError
 
 IdT = TypeVar("IdT", bound=int | str)
@@ -100,6 +101,13 @@ class HealthResponse(_Wire):
     engine: str | None
     uptime_s: float
     checks: dict[str, Check]
+
+
+class ModelResponse(Manifest):
+    """The manifest of the serving version, and what computes it."""
+
+    engine: str
+    fallback_reason: str | None = Field(description="why TensorFlow serves it though the native engine was preferred")
 
 
 REQUEST_EXAMPLE = {

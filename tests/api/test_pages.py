@@ -1,5 +1,6 @@
 """The routes for operators, and the document that describes them all."""
 
+import json
 import re
 from typing import Any
 
@@ -14,6 +15,7 @@ from service.artifact import Manifest
 from service.errors import RequestError
 from service.metrics import Metrics
 from service.schema import REQUEST_EXAMPLE, RESPONSE_EXAMPLE, HealthResponse, ScoreRequest, ScoreResponse
+from tests.fakes import FakeEngine
 
 pytestmark = pytest.mark.anyio
 
@@ -42,8 +44,19 @@ async def test_hanging_executor_fails_both_probes(
 
 
 async def test_model_is_the_manifest(client: httpx.AsyncClient, manifest: Manifest) -> None:
-    """GET /model returns the serving version's manifest."""
-    assert Manifest.model_validate_json((await client.get("/model")).content) == manifest
+    """GET /model returns the serving version's manifest, and which engine computes it."""
+    described = (await client.get("/model")).json()
+    assert (described.pop("engine"), described.pop("fallback_reason")) == ("fake", None)
+    assert Manifest.model_validate_json(json.dumps(described)) == manifest
+
+
+async def test_fallback_to_another_engine_is_told(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+    """An engine that serves in place of the preferred one says why in GET /model and GET /health, which stays 200."""
+    engine.fallback_reason = "the other one differs"
+    assert (await client.get("/model")).json()["fallback_reason"] == "the other one differs"
+    health = await client.get("/health")
+    assert (health.status_code, health.json()["engine"]) == (200, "fake")
+    assert "the other one differs" in health.json()["checks"]["model"]["detail"]
 
 
 async def test_metrics_come_in_both_formats(client: httpx.AsyncClient, good: dict[str, Any]) -> None:

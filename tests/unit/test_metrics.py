@@ -74,8 +74,9 @@ def test_stage_left_out_is_an_error(metrics: Metrics) -> None:
 
 
 def test_batches_are_observed(registry: CollectorRegistry, metrics: Metrics) -> None:
-    """Rows, requests and padding of a batch are observed once each."""
-    metrics.batch(120, 3, 0.25, 0)
+    """Rows, requests and padding of a batch are observed once each, and it counts for its engine."""
+    metrics.batch("fake", 120, 3, 0.25, 0)
+    assert registry.get_sample_value("din_batches_total", {"engine": "fake"}) == 1
     assert registry.get_sample_value("din_batch_rows_sum") == 120
     assert registry.get_sample_value("din_batch_requests_sum") == 3
     assert registry.get_sample_value("din_batch_padding_ratio_sum") == 0.25
@@ -86,7 +87,7 @@ def test_compilations_are_counted_by_phase(registry: CollectorRegistry, metrics:
     phases = [("din_compilations_total", {"phase": phase}) for phase in PHASES]
     assert [registry.get_sample_value(*phase) for phase in phases] == [0, 0]
     metrics.loaded(5.0, 2.0, 1000, 3)
-    metrics.batch(120, 3, 0.25, 2)
+    metrics.batch("fake", 120, 3, 0.25, 2)
     assert [registry.get_sample_value(*phase) for phase in phases] == [3, 2]
 
 
@@ -95,6 +96,9 @@ def test_loading_is_reported(registry: CollectorRegistry, metrics: Metrics) -> N
     metrics.loaded(5.0, 2.0, 1000, 3)
     names = ("din_ready_seconds", "din_load_seconds", "din_load_memory_bytes")
     assert [registry.get_sample_value(name) for name in names] == [5, 2, 1000]
+    assert registry.get_sample_value("din_engine_fallbacks_total") == 0
+    metrics.loaded(5.0, 2.0, 1000, 3, fallback=True)
+    assert registry.get_sample_value("din_engine_fallbacks_total") == 1
 
 
 @pytest.mark.parametrize(
@@ -140,7 +144,7 @@ def test_several_processes_add_up(tmp_path: Path) -> None:
     work = (
         "from prometheus_client import CollectorRegistry; from service.metrics import Metrics\n"
         "m = Metrics(CollectorRegistry()); m.request('ok', 0.1); m.enter(); m.model('din', '1', 'fake')\n"
-        "m.model('din', '2', 'fake'); m.batch(5, 1, 0.5, 1); m.loaded(3, 2, 100, 4)"
+        "m.model('din', '2', 'fake'); m.batch('fake', 5, 1, 0.5, 1); m.loaded(3, 2, 100, 4)"
     )
     read = (
         "from prometheus_client import CollectorRegistry, generate_latest\n"
