@@ -107,8 +107,8 @@ SPECS = (
         "din_engine_fallbacks_total",
         "counter",
         (),
-        "Times that a version is served with TensorFlow because the native engine could not be used or differed; the log "
-        "and GET /health have the reason. Counted when the version is ready.",
+        "Times that a version is served with TensorFlow because the native engine could not be used or differed; the "
+        "log and GET /health have the reason. Counted when the version is ready.",
     ),
     Spec(
         "din_compilations_total",
