@@ -2,13 +2,12 @@
 
 from __future__ import annotations  # the names of _forward, which may not be built
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from service.artifact import Manifest, to_array
+from service.artifact import Manifest
 from service.batch import Floats, Ids, RaggedBatch, Sample
 from service.engine.native.variables import read_weights
 from service.engine.native.weights import Neurons, Unit, Weights
@@ -28,23 +27,19 @@ class NativeEngine:
 
     Args:
         weights: folded.
-        dtypes: of ids and of tags, as in the manifest.
-        level: the instruction set; None takes the fastest.
+        level: the instruction set; None takes the widest of this machine.
     """
 
     name = "native"
     explains = True
     fallback_reason = None
 
-    def __init__(
-        self, weights: Weights, dtypes: tuple[str, str] = ("int64", "int64"), level: str | None = None
-    ) -> None:
+    def __init__(self, weights: Weights, level: str | None = None) -> None:
         pairs = tuple(
             (pair.table, pair.target_table, _unit(pair.unit) if pair.unit else None) for pair in weights.pairs
         )
         head = tuple(_layer(layer, layer.kernel) for layer in weights.head)
-        models = [_forward.Model(pairs, head, each) for each in ([level] if level else _forward.levels())]
-        self._model = models[0] if len(models) == 1 else _fastest(models, dtypes)
+        self._model = _forward.Model(pairs, head, level)
 
     @property
     def level(self) -> str:
@@ -88,10 +83,9 @@ def load(version: Path, manifest: Manifest) -> NativeEngine:
     """
     if PROBLEM:
         raise ArtifactError(f"the native engine was not built when this was installed: {PROBLEM}")
-    features = manifest.features
     weights = read_weights(version, manifest)
     try:
-        return NativeEngine(weights, (features.id.dtype, features.tag.dtype))
+        return NativeEngine(weights)
     except (ValueError, MemoryError) as error:
         raise ArtifactError(f"{version}: too large for the native engine: {error}") from error
 
@@ -109,16 +103,3 @@ def _layer(layer: Neurons, kernel: Floats | None) -> _forward.Layer:
     if kernel is not None and kernel.shape[1] == 1 and layer.activation == "linear":
         kernel = kernel[:, 0]  # the last layer of a network
     return kernel, layer.bias, ACTIVATIONS.index(layer.activation), layer.alpha, layer.scale, layer.shift
-
-
-def _fastest(models: list[_forward.Model], dtypes: tuple[str, str]) -> _forward.Model:
-    """Which instruction set is the fastest depends on the processor and on the network's sizes: 8 % either way here."""
-    ids, tags = (to_array(list(range(50)), dtype) for dtype in dtypes)
-    probability = np.empty(50, np.float32)
-
-    def seconds(model: _forward.Model) -> float:
-        started = time.perf_counter()
-        model.run(((ids, tags, ids, tags),), probability)
-        return time.perf_counter() - started
-
-    return min(models, key=lambda model: min(seconds(model) for _ in range(20)))
