@@ -29,7 +29,7 @@ def make_engine(dimension: int, attention: tuple[int, ...]) -> NativeEngine:
     """An engine with random weights, ids and tags alike."""
     rng = np.random.default_rng(0)
     architecture = Architecture(attention_hidden=attention, head_hidden=(16, 8))
-    tables = {name: (BUCKETS, dimension) for name in ("id", "tag")}
+    tables = dict.fromkeys(("id", "tag"), (BUCKETS, dimension))
     drawn = {role: rng.normal(0, 0.3, shape) for role, shape in shapes(tables, architecture).items()}
     drawn["norm.variance"] = np.abs(drawn["norm.variance"]) + 1
     return NativeEngine(fold(drawn, architecture))

@@ -30,11 +30,12 @@ class Pace:
     rounds: int
     seconds: float  # of each load run
     memory_requests: tuple[int, int]  # RSS is read after so many
+    compared_requests: int = 10_000
 
 
 PACES = {
     "full": Pace(3, 4.0, (20_000, 200_000)),
-    "quick": Pace(1, 1.0, (1_000, 5_000)),
+    "quick": Pace(1, 1.0, (1_000, 5_000), 500),
 }
 
 

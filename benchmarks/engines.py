@@ -1,14 +1,12 @@
-"""The engine without HTTP: against the floor, over sizes, and under one and two executors.
+"""The engines without HTTP: over sizes, under one and two executors, and how far apart their answers are.
 
-python -m benchmarks.engines floor|growth|cores MODEL_DIR    prints JSON
+python -m benchmarks.engines growth|cores|difference MODEL_DIR    prints JSON
 """
 
 import argparse
 import asyncio
 import itertools
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,6 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import orjson
 
 from benchmarks.bodies import WORKLOADS, Workload, make_samples
@@ -24,14 +23,14 @@ from service import artifact
 from service.batch import Sample
 from service.batcher import Policy
 from service.config import Settings
-from service.engine import Engine, tensorflow
+from service.engine import Engine, choice, native, tensorflow
 from service.registry import Registry
 from service.scorer import Scorer
 
 LIMIT = ROOT.parent / "shared" / "perf" / "limit.py"
-FLOOR_SIZES = ((50, 100), (50, 500), (200, 500))  # history, candidates
 GROWTH_CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000)
 GROWTH_HISTORY = (1, 2, 5, 10, 20, 50, 100, 150, 200)
+AT_ONCE = 20  # requests of the comparison in a batch
 IN_FLIGHT = 16  # enough that two executors always find a batch waiting
 
 
@@ -48,43 +47,22 @@ def median_ms(call: Callable[[], object], seconds: float) -> float:
 
 
 def infer_ms(engine: Engine, manifest: artifact.Manifest, history: int, candidates: int, seconds: float) -> float:
-    """Median time of the engine's run of one request, in ms."""
+    """Median time of an engine's run of one request, in ms."""
     samples = make_samples(Workload("one", candidates, history), 1, history * candidates, manifest)
     batch = engine.pack(samples)
     return median_ms(lambda: engine.run(batch), seconds)
 
 
-def floor(model_dir: Path, rounds: int, seconds: float) -> list[dict[str, float]]:
-    """Engine and `perf/limit.py` beside each other, round by round; times in ms."""
-    manifest, engine = _open(model_dir)
-    found = []
-    for history, candidates in FLOOR_SIZES:
-        pairs = [
-            (infer_ms(engine, manifest, history, candidates, seconds), _limit_ms(history, candidates))
-            for _ in range(rounds)
-        ]
-        found.append(
-            {
-                "history": history,
-                "candidates": candidates,
-                "engine_ms": median(ours for ours, _ in pairs),
-                "floor_ms": median(limit for _, limit in pairs),
-                "ratio": median(ours / limit for ours, limit in pairs),
-            }
-        )
-    return found
-
-
 def growth(model_dir: Path, seconds: float) -> dict[str, list[dict[str, float]]]:
-    """Time of `score` and, beside it, of `serving_default` with the history tiled, over candidates and history."""
-    manifest, engine = _open(model_dir)
-    rows = tensorflow.RowEngine(tensorflow.SavedModel(artifact.versions(model_dir)[-1]), manifest)
+    """Time of the native engine and of the signatures `score` and `serving_default`, over candidates and history."""
+    manifest, engines = _open(model_dir)
     most = manifest.features.id.max_history
 
     def at(history: int, candidates: int) -> dict[str, float]:
         sizes = {"history": history, "candidates": candidates}
-        times = [infer_ms(each, manifest, history, candidates, seconds) for each in (engine, rows)]
-        return {**sizes, "score_ms": times[0], "serving_default_ms": times[1]}
+        return sizes | {
+            f"{name}_ms": infer_ms(each, manifest, history, candidates, seconds) for name, each in engines.items()
+        }
 
     return {
         "candidates": [at(min(50, most), candidates) for candidates in GROWTH_CANDIDATES],
@@ -121,7 +99,7 @@ async def cores(model_dir: Path, rounds: int, seconds: float) -> list[dict[str, 
 
 async def _loaded(model_dir: Path, executors: int) -> Registry:
     """The newest version, with the threads that a server of as many executors gives it."""
-    registry = Registry(model_dir, partial(tensorflow.load, intra_op_threads=executors))
+    registry = Registry(model_dir, partial(choice.load, intra_op_threads=executors))
     await registry.start()
     if registry.current is None:
         raise RuntimeError(registry.problem)
@@ -161,33 +139,51 @@ def _pin_all_threads(cpus: Sequence[int]) -> None:
         os.sched_setaffinity(int(thread.name), cpus)
 
 
-def _open(model_dir: Path) -> tuple[artifact.Manifest, Engine]:
+def difference(model_dir: Path, requests: int) -> list[dict[str, float]]:
+    """Largest difference between the native engine and `serving_default` over random requests."""
+    manifest, engines = _open(model_dir)
+    samples = make_samples(WORKLOADS["mixed"], requests, 11, manifest)
+    worst, rows = 0.0, 0
+    for start in range(0, requests, AT_ONCE):
+        some = samples[start : start + AT_ONCE]
+        ours, theirs = (
+            np.concatenate(batch.split(engine.run(batch)))
+            for engine in (engines["native"], engines["serving_default"])
+            for batch in [engine.pack(some)]
+        )
+        worst, rows = max(worst, float(np.abs(ours - theirs).max())), rows + len(ours)
+    return [{"requests": requests, "candidates": rows, "largest difference": worst}]
+
+
+def _open(model_dir: Path) -> tuple[artifact.Manifest, dict[str, Engine]]:
+    """The newest version in every engine, warm."""
     version = artifact.versions(model_dir)[-1]
     manifest = artifact.read_manifest(version)
-    engine = tensorflow.load(version, manifest)
-    engine.warm()
-    return manifest, engine
-
-
-def _limit_ms(history: int, candidates: int) -> float:
-    command = [sys.executable, str(LIMIT), "--history", str(history), "--candidates", str(candidates)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(orjson.loads(done.stdout.splitlines()[-1])["cases"][0]["ms"])
+    model = tensorflow.SavedModel(version)
+    engines: dict[str, Engine] = {
+        "native": native.load(version, manifest),
+        "score": tensorflow.open_engine(model, manifest),
+        "serving_default": tensorflow.RowEngine(model, manifest),
+    }
+    for engine in engines.values():
+        engine.warm()
+    return manifest, engines
 
 
 def main() -> None:
     """Measure what the command line names and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("floor", "growth", "cores"))
+    parser.add_argument("what", choices=("growth", "cores", "difference"))
     parser.add_argument("model_dir", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--requests", type=int, default=10_000, help="of the comparison")
     options = parser.parse_args()
     found: Any
-    if options.what == "floor":
-        found = floor(options.model_dir, options.rounds, options.seconds)
-    elif options.what == "growth":
+    if options.what == "growth":
         found = growth(options.model_dir, options.seconds)
+    elif options.what == "difference":
+        found = difference(options.model_dir, options.requests)
     else:
         found = asyncio.run(cores(options.model_dir, options.rounds, options.seconds))
     print(orjson.dumps(found).decode())

@@ -9,8 +9,12 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 HERE = Path(__file__).parent
-COLOURS = {"score_ms": "#1f6fb4", "serving_default_ms": "#c0562b"}
-LABELS = {"score_ms": "score (blocks, folded)", "serving_default_ms": "serving_default (a row a candidate)"}
+COLOURS = {"native_ms": "#2a8f4f", "score_ms": "#1f6fb4", "serving_default_ms": "#c0562b"}
+LABELS = {
+    "native_ms": "native engine",
+    "score_ms": "TensorFlow, score (blocks, folded)",
+    "serving_default_ms": "TensorFlow, serving_default (a row a candidate)",
+}
 AXES = {
     "candidates": "candidates in the request (history {history})",
     "history": "history length, ids and tags each ({candidates} candidates)",

@@ -16,7 +16,7 @@ from benchmarks.comparison import PACES, SERVER_CPUS, Model, Pace, run_module
 from benchmarks.sections import Section
 from benchmarks.servers import CPUS
 
-SECTIONS = ("ceiling", "closed", "open", "cores", "memory", "floor", "growth")
+SECTIONS = ("ceiling", "arithmetic", "start", "difference", "closed", "open", "cores", "memory", "growth")
 SEED_SIZES = "seed sizes"
 
 
@@ -24,6 +24,8 @@ def measure(chosen: set[str], found: list[Model], pace: Pace) -> Iterator[Sectio
     """Run the sections one after the other."""
     if "ceiling" in chosen:
         yield sections.ceiling(pace)
+    if "arithmetic" in chosen:
+        yield from _arithmetic(pace)
     for model in found:
         for name, section in PER_MODEL.items():
             if name in chosen:
@@ -32,23 +34,22 @@ def measure(chosen: set[str], found: list[Model], pace: Pace) -> Iterator[Sectio
             yield _growth(model, pace)
 
 
-def _floor(model: Model, pace: Pace) -> list[Section]:
+def _arithmetic(pace: Pace) -> list[Section]:
     from benchmarks.engines import LIMIT
 
-    if model.name != SEED_SIZES:
-        return []  # the floor is written for the seed's sizes
     if not LIMIT.exists():
         print(f"skipped: the engine against the floor needs {LIMIT}")
         return []
-    return [sections.floor(model, pace)]
+    return sections.arithmetic(pace)
 
 
 PER_MODEL: dict[str, Callable[[Model, Pace], list[Section]]] = {
+    "start": lambda model, pace: [sections.start(model, pace)],
+    "difference": lambda model, pace: [sections.difference(model, pace)],
     "closed": lambda model, pace: [sections.closed(model, pace)],
     "open": lambda model, pace: [sections.open_loop(model, pace)],
     "cores": lambda model, pace: sections.cores(model, pace) if len(CPUS) > 1 else [],
     "memory": lambda model, pace: [sections.memory(model, pace)],
-    "floor": _floor,
 }
 
 

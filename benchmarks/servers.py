@@ -100,9 +100,9 @@ class Server:
         self._log.close()
 
 
-def ours(model_dir: Path, cpus: Sequence[int]) -> Server:
-    """`dinserve serve` with default settings."""
-    arguments = ["service", "serve", "--port", "{port}", "--model-dir", str(model_dir)]
+def ours(model_dir: Path, cpus: Sequence[int], *flags: str) -> Server:
+    """`dinserve serve` with default settings, but for `flags`."""
+    arguments = ["service", "serve", "--port", "{port}", "--model-dir", str(model_dir), *flags]
     return Server("ours", arguments, cpus)
 
 

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import report, sections
+from benchmarks import arithmetic, report, sections
+from benchmarks.arithmetic import FLOOR_SIZES, call, floor, peak
 from benchmarks.comparison import SERVER_CPUS, Model, Pace, both, run_module
 from benchmarks.servers import CPUS
 
-PACE = Pace(rounds=1, seconds=0.5, memory_requests=(50, 100))
+PACE = Pace(rounds=1, seconds=0.5, memory_requests=(50, 100), compared_requests=100)
 
 
 @pytest.fixture
@@ -48,13 +49,39 @@ def test_scorer_is_measured_on_one_and_two_cores(model: Model) -> None:
 
 
 def test_growth_is_measured_over_both_axes(model: Model) -> None:
-    """Inference is timed for every size that the model takes, through both signatures."""
+    """Inference is timed for every size that the model takes, in the native engine and through both signatures."""
     found = run_module("benchmarks.engines", "growth", str(model.folder), "--seconds=0.001", cpus=SERVER_CPUS)
     assert [point["candidates"] for point in found["candidates"]][-1] == 2000
     assert [point["history"] for point in found["history"]] == [1, 2, 5]  # the model reads 8
-    assert all(
-        point["score_ms"] > 0 and point["serving_default_ms"] > 0 for points in found.values() for point in points
+    engines = ("native_ms", "score_ms", "serving_default_ms")
+    assert all(point[each] > 0 for points in found.values() for point in points for each in engines)
+
+
+def test_difference_is_measured(model: Model) -> None:
+    """The largest difference between the native engine and the reference is told, and is not zero by construction."""
+    section = sections.difference(model, PACE)
+    assert section.rows[0]["requests"] == PACE.compared_requests
+    assert 0 < section.findings[0].value <= 1
+
+
+def test_start_is_measured_for_both_engines(model: Model) -> None:
+    """Each engine's server is started once a round, and timed until it is ready."""
+    rows = sections.start(model, PACE).rows
+    assert [row["engine"] for row in rows] == ["native", "tensorflow"]
+    assert all(float(row["ready after s"]) > 0 and row["RSS MB"] > 50 for row in rows)
+
+
+def test_arithmetic_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The native engine is timed for every size, beside the floor and the matrix product of the same round."""
+    monkeypatch.setattr(
+        arithmetic,
+        "_limit",
+        lambda: {"cases": [{"history": h, "candidates": c, "ms": 1.0} for h, c in FLOOR_SIZES], "peak_gflops": 100.0},
     )
+    for measure, fields in ((floor, ("whole", "attention_ms")), (peak, ("share", "gflops")), (call, ("ms",))):
+        rows = measure(1, 0.001)
+        assert rows
+        assert all(row[each] > 0 for row in rows for each in fields)
 
 
 def test_ceiling_is_measured_without_a_model() -> None:
