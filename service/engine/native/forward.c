@@ -297,6 +297,13 @@ static void gather(const Pair *pair, int table, const uint64_t *bucket, int coun
 
 /* ----------------------------------------------------------------------- the arithmetic, for each instruction set */
 
+#define PRAGMA(text) _Pragma(#text)
+#if defined(__clang__)
+#define UNROLL(times) PRAGMA(unroll) /* to Clang the other is a hint: it kept sums in memory, and took twice as long */
+#else
+#define UNROLL(times) PRAGMA(GCC unroll times)
+#endif
+
 #define JOIN2(name, level) name##_##level
 #define JOIN(name, level) JOIN2(name, level)
 #define OF(name) JOIN(name, LEVEL)
@@ -840,9 +847,9 @@ inlined vec odds(vec a, vec b) { return __builtin_shuffle(a, b, (ints){ODD}); }
 
 /* Lane i of the result is the sum of the lanes of x[i] */
 inlined vec sum_rows(vec x[LANES]) {
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int left = LANES / 2; left; left /= 2)
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < left; i++) x[i] = evens(x[2 * i], x[2 * i + 1]) + odds(x[2 * i], x[2 * i + 1]);
     return x[0];
 }
@@ -852,24 +859,24 @@ inlined vec sum_rows(vec x[LANES]) {
 inlined void tile(const int rows, const int columns, int inputs, const float *x, ptrdiff_t x_stride,
                   const float *kernel, ptrdiff_t width, const float *bias, float least, float *y, ptrdiff_t y_stride) {
     vec sum[MOST_ROWS][2];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int c = 0; c < columns; c++) sum[r][c] = load(bias + c * LANES);
     for (int i = 0; i < inputs; i++) {
         vec weight[2];
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int c = 0; c < columns; c++) weight[c] = load(kernel + i * width + c * LANES);
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int r = 0; r < rows; r++) {
             vec value = all(x[r * x_stride + i]);
-#pragma GCC unroll 2
+            UNROLL(2)
             for (int c = 0; c < columns; c++) sum[r][c] += value * weight[c];
         }
     }
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int c = 0; c < columns; c++)
             store(y + r * y_stride + c * LANES, larger_of(sum[r][c], all(least)));
 }
@@ -923,7 +930,7 @@ static void project(const Layer *layer, int rows, const float *x, ptrdiff_t widt
     for (int start = 0; start < rows; start += LANES) {
         vec sum[LANES];
         int last = rows - start - 1;
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int r = 0; r < LANES; r++) {
             const float *row = x + (start + (r < last ? r : last)) * width; /* beyond the last row, it again */
             sum[r] = load(row) * load(layer->kernel);
@@ -986,7 +993,7 @@ static void pool(const Pair *pair, int count, const float *times, const float *w
         vec sum[4] = {{0}, {0}, {0}, {0}}; /* four chains: a single one would wait for itself */
         int i = 0;
         for (; i + 4 <= count; i += 4)
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int n = 0; n < 4; n++) sum[n] += share[i + n] * load(keys + (i + n) * stride + j);
         for (; i < count; i++) sum[0] += share[i] * load(keys + i * stride + j);
         store(pooled + j, sum[0] + sum[1] + (sum[2] + sum[3]));
