@@ -51,6 +51,16 @@
 #define ALIGN 64   /* bytes, of every buffer made here */
 #define MOST_ROWS 8 /* of any instruction set's tile */
 
+/* Under the address sanitizer, what lies between two buffers of one allocation is out of bounds too */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define FENCE ALIGN
+#define fence(at, bytes) ASAN_POISON_MEMORY_REGION(at, bytes)
+#else
+#define FENCE 0
+#define fence(at, bytes) (void)(bytes)
+#endif
+
 enum activation { LINEAR, RELU, SIGMOID, PRELU, DICE };
 
 /* y = act(x kernel + bias); kernel (inputs, width), the other arrays (width,) */
@@ -139,8 +149,10 @@ static int larger(int a, int b) { return a > b ? a : b; }
 
 /* Cut `bytes` off the memory at `base`, or only count them while there is no memory yet */
 static void *cut(char *base, size_t *used, size_t bytes) {
-    void *at = base ? base + *used : NULL;
-    *used += (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    size_t whole = (bytes + ALIGN - 1) / ALIGN * ALIGN + FENCE;
+    char *at = base ? base + *used : NULL;
+    if (at) fence(at + bytes, whole - bytes);
+    *used += whole;
     return at;
 }
 
@@ -152,8 +164,9 @@ static size_t lay_out(Scratch *s, const Model *m, size_t T, size_t C, char *base
         stride = (size_t)larger((int)stride, pair->stride);
         for (int i = 0; i < pair->depth; i++) widest = (size_t)larger((int)widest, pair->layers[i].width);
         if (!pair->depth) continue;
-        first = (size_t)larger((int)first, pair->query.width);
-        matrix = (size_t)larger((int)matrix, pair->dimension * pair->query.width);
+        size_t width = (size_t)pair->query.width, needed = (size_t)pair->dimension * width;
+        first = width > first ? width : first;
+        matrix = needed > matrix ? needed : matrix;
     }
     for (int i = 0; i < m->depth; i++) widest = (size_t)larger((int)widest, m->head[i].width);
     while (slots < 2 * most) slots *= 2;
@@ -393,6 +406,7 @@ static void *keep(Kept **list, Py_ssize_t count, size_t size) {
     if (count <= (Py_ssize_t)((PY_SSIZE_T_MAX - 2 * ALIGN) / size)) {
         size_t bytes = ((size_t)count * size + ALIGN - 1) / ALIGN * ALIGN;
         if ((made = aligned_alloc(ALIGN, ALIGN + bytes))) memset(made, 0, ALIGN + bytes);
+        if (made) fence((char *)made + ALIGN + (size_t)count * size, bytes - (size_t)count * size);
     }
     if (!made) return PyErr_NoMemory();
     made->next = *list;
@@ -621,8 +635,10 @@ static bool read_request(Call *call, const Model *m, PyObject *tuple, Request *r
     if (!is_tuple(tuple, "request")) return false;
     if (PyTuple_Size(tuple) != 2 * m->pairs) return PyErr_SetString(PyExc_ValueError, "request: wrong number of arrays"), false;
     request->values = &call->values[call->value_count];
-    for (int i = 0; i < 2 * m->pairs; i++, call->value_count++)
+    for (int i = 0; i < 2 * m->pairs; i++) {
+        call->value_count++; /* before it is read: what is read halfway is given back too */
         if (!read_values(call, PyTuple_GetItem(tuple, i), &request->values[i])) return false;
+    }
     request->candidates = request->values[m->pairs].count;
     for (int p = 1; p < m->pairs; p++)
         if (request->values[m->pairs + p].count != request->candidates)
@@ -645,8 +661,8 @@ static bool run(Call *call, const Model *m, PyObject *requests, PyObject *probab
     int pairs = m->pairs;
     Request *read = keep(&call->kept, count, sizeof *read);
     Answer answer = {0};
-    if (count > INT32_MAX / MOST || !read || !(call->values = keep(&call->kept, count * 2 * pairs, sizeof *call->values)) ||
-        !(call->views = keep(&call->kept, count * 2 * pairs + 1 + pairs, sizeof *call->views)))
+    if (count > INT32_MAX / 4 / pairs || !read || !(call->values = keep(&call->kept, 2 * count * pairs, sizeof *call->values)) ||
+        !(call->views = keep(&call->kept, 2 * count * pairs + 1 + pairs, sizeof *call->views)))
         return PyErr_NoMemory(), false;
     for (Py_ssize_t i = 0; i < count; rows += read[i++].candidates)
         if (!read_request(call, m, PyTuple_GetItem(requests, i), &read[i])) return false;
@@ -970,7 +986,7 @@ static void attend(const Pair *pair, int count, const float *keys, const float *
         }
     }
     if (pair->depth > 1) project(&layers[hidden], count, s->hidden, width, score);
-    else for (int i = 0; i < count; i++) score[i] = s->hidden[i * width];
+    else for (int i = 0; i < count; i++) score[i] = s->hidden[(ptrdiff_t)i * width];
 }
 
 /* weight (count,) = e^weight / sum over the whole history. Reads and writes up to a multiple of PAD, where times is 0. */
