@@ -1,4 +1,5 @@
-# Every verb sets up what it needs in .venv, once, and again when pyproject.toml changes. `make` alone lists the verbs.
+# Every verb sets up what it needs in .venv, once, and again when pyproject.toml or the C code changes. `make` alone
+# lists the verbs.
 
 # python3, or else the newest that TensorFlow is built for. make PYTHON=... chooses another.
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
@@ -6,6 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 
 BIN := .venv/bin
+NATIVE := service/engine/native/_forward.abi3.so
 DATA ?= ../shared/data/ml-latest-small
 ARGS ?=
 
@@ -35,7 +37,7 @@ bench: .venv/.ready-bench ## Measure throughput and latency, into benchmarks/RES
 	@exec $(BIN)/python -m benchmarks.run $(ARGS)
 
 clean: ## Remove the environment, caches and build leftovers
-	rm -rf .venv build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info $(NATIVE) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find service tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.ready-serve: WHAT := .
@@ -44,8 +46,17 @@ clean: ## Remove the environment, caches and build leftovers
 .venv/.ready-bench: WHAT := .[bench]
 .venv/.ready-%: .venv/.made pyproject.toml service/engine/native/forward.c
 	@echo "Installing $* packages into .venv (TensorFlow is large: the first time takes a minute or more)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '$(WHAT)'
+	@rm -f $(NATIVE)
+	@$(INSTALL) --quiet --editable '$(WHAT)'
+	@$(BIN)/python -c 'import service.engine.native._forward' 2>/dev/null || { \
+		$(INSTALL) --verbose --no-deps --editable . >.venv/native.log 2>&1; echo "$$NOT_BUILT" >&2; }
 	@touch $@
+
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
+# pip does not say that an optional extension failed, unless asked to tell everything.
+export NOT_BUILT := The native engine could not be built: TensorFlow computes instead, slower. .venv/native.log says why; \
+	for want of a C compiler or Python's headers, install them (apt install gcc python3-dev, or xcode-select --install) \
+	and make clean.
 
 # Asked every time: the interpreter under an environment can be upgraded away, and a moved or copied checkout would run
 # the code of the old place. An environment that somebody else made here is used as it is.

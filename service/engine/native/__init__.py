@@ -17,7 +17,8 @@ PROBLEM = None
 try:
     from service.engine.native import _forward
 except ImportError as error:  # installed where there was no compiler, or for another machine
-    PROBLEM = str(error)
+    missing = error.name == __name__  # Python then speaks of a circular import
+    PROBLEM = "it was not built when this was installed" if missing else str(error)
 
 ACTIVATIONS = ("linear", "relu", "sigmoid", "prelu", "dice")  # in the order of forward.c
 
@@ -82,7 +83,7 @@ def load(version: Path, manifest: Manifest) -> NativeEngine:
         ArtifactError: the C code is not there, or the version's network is not one that it computes.
     """
     if PROBLEM:
-        raise ArtifactError(f"the native engine was not built when this was installed: {PROBLEM}")
+        raise ArtifactError(f"no native engine: {PROBLEM}")
     weights = read_weights(version, manifest)
     try:
         return NativeEngine(weights)
