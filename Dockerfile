@@ -16,12 +16,20 @@ RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python uninstall --yes libclang \
  && rm -rf /opt/venv/lib/python3*/site-packages/tensorflow/include
 
-FROM dependencies AS package
+# The compiler stays in this stage. Versions are not pinned: Debian keeps only the newest of each.
+FROM ${BASE_IMAGE} AS package
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends gcc libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
-# Beside the environment, not into it: the final stage lays these few files over the large layer.
-RUN python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --prefix /opt/dinserve .
+# Beside the environment, not into it: the final stage lays these few files over the large layer. The native engine is
+# optional for pip, but not here.
+RUN python -m venv --without-pip /opt/venv \
+ && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --prefix /opt/dinserve . \
+ && ls /opt/dinserve/lib/python3*/site-packages/service/engine/native/_forward.abi3.so
 
 FROM ${BASE_IMAGE}
 COPY --from=dependencies /opt/venv /opt/venv
