@@ -1,5 +1,8 @@
 import numpy as np
+import pytest
 import tensorflow as tf
+
+pytest.importorskip("service.engine.native._forward", reason="the native engine is not built")
 
 from service.engine.native import _forward
 

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("service.engine.native._forward", reason="the native engine is not built")
+
 from service.artifact import Activation, Architecture
 from service.batch import Ids
 from service.engine.native import _forward

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
+pytest.importorskip("service.engine.native._forward", reason="the native engine is not built")
+
 from service.engine.native import _forward
 from tests.unit import raw
 from tests.unit.hostile import ARGUMENTS, EXAMPLES, NESTED, REFUSED, REQUEST, Path, misaligned, paths, replaced

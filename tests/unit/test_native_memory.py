@@ -8,6 +8,8 @@ import weakref
 import numpy as np
 import pytest
 
+pytest.importorskip("service.engine.native._forward", reason="the native engine is not built")
+
 from service.engine.native import _forward
 from service.registry import resident_bytes
 from tests.unit import raw

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("service.engine.native._forward", reason="the native engine is not built")
+
 from service.engine.native import _forward
 from tests.unit import raw
 from tests.unit.hostile import ARGUMENTS, EXAMPLES, NESTED, REFUSED, REQUEST, Path, misaligned, paths, place, replaced
