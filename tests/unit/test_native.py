@@ -137,8 +137,9 @@ def test_unusual_values(values: Ids) -> None:
 
 
 def test_numbers_are_their_text() -> None:
-    """A number and its decimal text are the same value."""
-    network, values = make_network(buckets=100_003), np.array([*EXTREMES, 12, -345])
+    """A number of any count of digits and its decimal text are the same value."""
+    digits = [sign * (10**power + step) for sign in (1, -1) for power in range(19) for step in (-1, 0, 1)]
+    network, values = make_network(buckets=100_003), np.array([*EXTREMES, *digits])
     text = np.array([str(each).encode() for each in values.tolist()], object)
     model = make_model(network)
     answers = [raw.run_plainly(model, [Raw((each, each), (each, each))]) for each in (values, text)]
@@ -204,7 +205,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 
 def test_interpreter_goes_on_during_a_call() -> None:
     """While one thread computes a large request, another runs Python."""
-    model = make_model(make_network(buckets=20_000, attention_hidden=(64, 32)))
+    model = make_model(make_network(buckets=20_000))
     request = draw_raw(np.random.default_rng(1), (1000, 1000), 5000)
     window: list[float] = []
 
