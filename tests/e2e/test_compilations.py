@@ -35,20 +35,28 @@ def read_metric(server: Server, name: str) -> float:
     return float(found[1])
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, id="alone"), pytest.param(2, id="two-workers")])
-def test_nothing_compiles_under_traffic(start_server: StartServer, workers: int) -> None:
-    """Each worker compiles its one program before it is ready and says what that took; 300 random requests add none."""
-    with start_server(COMMITTED, workers=workers, deadline_ms=60_000) as server:
+@pytest.mark.parametrize(
+    ("engine", "workers", "programs"),
+    [
+        pytest.param("tensorflow", 1, 1, id="tensorflow"),
+        pytest.param("tensorflow", 2, 1, id="tensorflow-two-workers"),
+        pytest.param("native", 2, 0, id="native-two-workers"),
+    ],
+)
+def test_nothing_compiles_under_traffic(start_server: StartServer, engine: str, workers: int, programs: int) -> None:
+    """Each worker compiles its program, if any, before it is ready and says so; 300 random requests add none."""
+    with start_server(COMMITTED, engine=engine, workers=workers, deadline_ms=60_000) as server:
         health = server.poll("/health", lambda response: response.json()["status"] == "ok").json()
         names = [f'din_compilations_total{{phase="{phase}"}}' for phase in ("load", "traffic")]
         ready = [read_metric(server, name) for name in names]
         with httpx.Client(base_url=server.url, timeout=60) as client, ThreadPoolExecutor(8) as pool:
             statuses = list(pool.map(lambda seed: client.post("/score", json=draw_body(seed)).status_code, range(300)))
-        assert health["engine"] == "tensorflow"
-        assert ready == [workers, 0]
+        assert health["engine"] == engine
+        assert ready == [workers * programs, 0]
         assert set(statuses) == {200}
         assert [read_metric(server, name) for name in names] == ready
         assert read_metric(server, "din_ready_seconds") > read_metric(server, "din_load_seconds") > 0
         assert read_metric(server, "din_load_memory_bytes") > 0
-        took = r"1 with tensorflow: ready after [\d.]+ s; loading took [\d.]+ s and \d+ MB, compilations: 1$"
-        assert len(re.findall(took, server.log.read_text(), re.MULTILINE)) == workers
+        took = r"ready after [\d.]+ s; loading took [\d.]+ s and \d+ MB, compilations"
+        said = re.findall(f"1 with {engine}: {took}: {programs}$", server.log.read_text(), re.MULTILINE)
+        assert len(said) == workers

@@ -72,7 +72,7 @@ def test_server_becomes_ready(exported: Any, start_server: Any) -> None:
         assert (first.status_code, first.json()["status"]) == (503, "loading")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_ready")
         ready = server.poll("/health", lambda response: response.status_code == 200).json()
-        assert (ready["status"], ready["version"], ready["engine"]) == ("ok", "1", "tensorflow")
+        assert (ready["status"], ready["version"], ready["engine"]) == ("ok", "1", "native")
         assert server.score(body).status_code == 200
 
 
