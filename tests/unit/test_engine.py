@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.artifact import Manifest, Signatures
 from service.batch import BlockBatch, Floats, Sample
-from service.engine import Engine, tensorflow
+from service.engine import Engine, native, tensorflow
 from service.registry import open_version
 from tests.fakes import FakeEngine
 
@@ -87,6 +87,22 @@ def row_engine(exported: Path, manifest: Manifest) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
+def native_engine(exported: Path, manifest: Manifest) -> Engine:
+    """The engine in C, over the same version."""
+    return native.load(exported, manifest)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("engine", id="blocks"), pytest.param("native_engine", id="native")],
+)
+def fast_engine(request: pytest.FixtureRequest) -> Engine:
+    """Each of the two that serve what was exported here."""
+    engine: Engine = request.getfixturevalue(request.param)
+    return engine
+
+
+@pytest.fixture(scope="module")
 def fake_engine() -> Engine:
     """The engine that the API's tests use instead."""
     return FakeEngine()
@@ -109,15 +125,15 @@ def longer(batch: BlockBatch, time: int, tags: int) -> BlockBatch:
 
 @given(GROUPS)
 @settings(max_examples=30, deadline=None)
-def test_scores_do_not_depend_on_company(engine: Engine, make_sample: MakeSample, group: tuple[Any, ...]) -> None:
+def test_scores_do_not_depend_on_company(fast_engine: Engine, make_sample: MakeSample, group: tuple[Any, ...]) -> None:
     """A request gets the same probabilities alone, in a batch with strangers, and in any order of them."""
     sizes, seed, shuffle = group
     samples = [make_sample(np.random.default_rng(seed + i), *size) for i, size in enumerate(sizes)]
     order = shuffle.sample(range(len(samples)), len(samples))
-    together = answers(engine, samples)
-    permuted = answers(engine, [samples[i] for i in order])
+    together = answers(fast_engine, samples)
+    permuted = answers(fast_engine, [samples[i] for i in order])
     for i, sample in enumerate(samples):
-        alone = answers(engine, [sample])[0]
+        alone = answers(fast_engine, [sample])[0]
         np.testing.assert_allclose(together[i], alone, atol=1e-6, rtol=0)
         np.testing.assert_allclose(permuted[order.index(i)], alone, atol=1e-6, rtol=0)
 
@@ -137,23 +153,25 @@ def test_scores_do_not_depend_on_padding(
 @given(SIZES, st.integers(0, 2**32), st.randoms())
 @settings(max_examples=30, deadline=None)
 def test_candidates_do_not_depend_on_order(
-    engine: Engine, make_sample: MakeSample, size: tuple[int, ...], seed: int, shuffle: Any
+    fast_engine: Engine, make_sample: MakeSample, size: tuple[int, ...], seed: int, shuffle: Any
 ) -> None:
     """A candidate's probability moves with it when the candidates of a request change places."""
     sample = make_sample(np.random.default_rng(seed), *size)
     order = np.array(shuffle.sample(range(sample.rows), sample.rows))
     moved = replace(sample, target_id=sample.target_id[order], target_tag=sample.target_tag[order])
-    np.testing.assert_allclose(answers(engine, [moved])[0], answers(engine, [sample])[0][order], atol=1e-6, rtol=0)
+    np.testing.assert_allclose(
+        answers(fast_engine, [moved])[0], answers(fast_engine, [sample])[0][order], atol=1e-6, rtol=0
+    )
 
 
 @given(GROUPS)
 @settings(max_examples=20, deadline=None)
-def test_blocks_agree_with_rows(
-    engine: Engine, row_engine: Engine, make_sample: MakeSample, group: tuple[Any, ...]
+def test_fast_engines_agree_with_rows(
+    fast_engine: Engine, row_engine: Engine, make_sample: MakeSample, group: tuple[Any, ...]
 ) -> None:
-    """The engine of blocks and the engine of rows answer alike."""
+    """The engines that see each history once answer as the one that repeats it for each candidate."""
     samples = [make_sample(np.random.default_rng(group[1] + i), *size) for i, size in enumerate(group[0])]
-    for ours, theirs in zip(answers(engine, samples), answers(row_engine, samples), strict=True):
+    for ours, theirs in zip(answers(fast_engine, samples), answers(row_engine, samples), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-6, rtol=0)
 
 
@@ -163,6 +181,7 @@ def test_blocks_agree_with_rows(
         pytest.param("engine", id="blocks"),
         pytest.param("plain_engine", id="blocks-two-threads"),
         pytest.param("row_engine", id="rows"),
+        pytest.param("native_engine", id="native"),
         pytest.param("fake_engine", id="fake"),
     ],
 )
