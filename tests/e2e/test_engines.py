@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+pytest.importorskip("service.engine.native._forward", reason="the native engine is not built")
+
 from service import artifact
 from tests.e2e.conftest import StartServer
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from service.engine import native
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 [EXTENSION] = PROJECT["tool"]["setuptools"]["ext-modules"]
 BUILT = EXTENSION["name"].replace(".", "/") + ".abi3.so"
+HEADERS = Path(sysconfig.get_path("include"), "Python.h")
 
 
 def test_install_goes_on_without_a_compiler() -> None:
@@ -34,6 +37,11 @@ def test_built_extension_keeps_to_the_stable_abi() -> None:
     """What is imported is the file that every Python can load."""
     module = pytest.importorskip(EXTENSION["name"], reason="the native engine is not built")
     assert Path(module.__file__).name == Path(BUILT).name
+
+
+def test_extension_is_built_where_it_can_be() -> None:
+    """Where there are a compiler and Python's headers, the C code was compiled when this was installed."""
+    assert native.PROBLEM is None or not any(map(shutil.which, ("cc", "gcc", "clang"))) or not HEADERS.exists()
 
 
 def test_change_of_the_c_code_rebuilds_it() -> None:
@@ -60,10 +68,9 @@ def test_compiler_has_no_complaint(compiler: str, tmp_path: Path) -> None:
     """The C code compiles without a warning, with the flags of the build and every common warning on."""
     if not shutil.which(compiler):
         pytest.skip(f"no {compiler}")
-    headers = sysconfig.get_path("include")
-    if not Path(headers, "Python.h").exists():
+    if not HEADERS.exists():
         pytest.skip("no headers of Python")
-    flags = [*EXTENSION["extra-compile-args"], "-fPIC", "-Wall", "-Wextra", "-Werror", "-isystem", headers]
+    flags = [*EXTENSION["extra-compile-args"], "-fPIC", "-Wall", "-Wextra", "-Werror", "-isystem", str(HEADERS.parent)]
     command = [compiler, *flags, "-c", *EXTENSION["sources"], "-o", str(tmp_path / "forward.o")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
