@@ -32,6 +32,8 @@ def gcc() -> str:
     found = shutil.which("gcc")
     if not found or not Path(find_library(found, "libasan.so")).is_file():
         pytest.skip("no gcc, or none with libasan")
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        pytest.skip("no headers of this Python")
     return found
 
 
