@@ -1,10 +1,15 @@
 """Every collector of the service in one object; its callers report events and never see Prometheus."""
 
+import os
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.samples import Sample
 
 # From half a millisecond, the fastest answer worth telling apart, to ten seconds, longer than any sane deadline.
 TIME_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -152,6 +157,36 @@ _MODES: dict[str, Literal["livesum", "livemax"]] = {
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter and histogram, unread
 
 
+class Tally(Histogram):
+    """A histogram that adds up in plain numbers until it is read: 0.4 us an observation in place of 0.8.
+
+    For one process only: several read each other's from files, which hold nothing of what waits here.
+    """
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """Count `amount`; exemplars are not kept."""
+        with self._adding:
+            self._counts[bisect_left(self._upper_bounds, amount)] += 1
+            self._total += amount
+
+    def _metric_init(self) -> None:
+        super()._metric_init()
+        self._adding = Lock()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._counts = [0] * len(self._upper_bounds)
+        self._total = 0.0
+
+    def _child_samples(self) -> Iterable[Sample]:
+        with self._adding:
+            for bucket, count in zip(self._buckets, self._counts, strict=True):
+                bucket.inc(count)
+            self._sum.inc(self._total)
+            self._clear()
+        return super()._child_samples()
+
+
 class Metrics:
     """The collectors, registered in `registry`; hot label children are bound once.
 
@@ -255,4 +290,5 @@ class Metrics:
 
     def _histogram(self, name: str) -> Histogram:
         spec = _SPECS[name]
-        return Histogram(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)
+        kind = Histogram if "PROMETHEUS_MULTIPROC_DIR" in os.environ else Tally  # other workers read at any time
+        return kind(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)

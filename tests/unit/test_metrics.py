@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from service.metrics import PHASES, STAGES, Metrics
+from service.metrics import PHASES, STAGES, Metrics, Tally
 
 
 @pytest.fixture
@@ -65,6 +66,38 @@ def test_stages_keep_their_order(registry: CollectorRegistry, metrics: Metrics) 
     metrics.stages(1, 2, 3, 4, 5)
     sums = [registry.get_sample_value("din_stage_duration_seconds_sum", {"stage": stage}) for stage in STAGES]
     assert sums == [1, 2, 3, 4, 5]
+
+
+def test_tally_reads_as_a_histogram() -> None:
+    """Observations below, at, between and above the bounds read as those of a plain histogram, each time anew."""
+    plain, tallied = CollectorRegistry(), CollectorRegistry()
+    histograms = [
+        kind("din_x", "x", ["y"], registry=registry, buckets=(0, 0.5, 2)).labels("z")
+        for kind, registry in ((Histogram, plain), (Tally, tallied))
+    ]
+    for values in ([-1.0, 0.0, 0.25, 0.5], [0.75, 2.0, 3.0], []):
+        for histogram in histograms:
+            for value in values:
+                histogram.observe(value)
+        assert generate_latest(tallied) == generate_latest(plain)
+
+
+def test_tally_counts_what_threads_observe() -> None:
+    """Observations of several threads are all counted, also while another reads."""
+    registry = CollectorRegistry()
+    tally = Tally("din_x", "x", registry=registry, buckets=(1.0,))
+
+    def observe() -> None:
+        for _ in range(5000):
+            tally.observe(0.5)
+
+    threads = [threading.Thread(target=observe) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        generate_latest(registry)
+    assert registry.get_sample_value("din_x_bucket", {"le": "1.0"}) == 20000
+    assert registry.get_sample_value("din_x_sum") == 10000
 
 
 def test_stage_left_out_is_an_error(metrics: Metrics) -> None:
