@@ -46,6 +46,7 @@ _BLAND = "the server failed on this request; its log has the details under the r
 _ROUTING = {404: errors.NotFound("there is no such path"), 405: errors.MethodNotAllowed("the path has other methods")}
 _CLIENT_CLOSED_STATUS = 499  # nginx's
 _TIMED = ("parse", "queue", "pack", "infer", "total")
+_TIMING = ", ".join(f"{stage};dur=%r" for stage in _TIMED)
 
 
 def refuse(call: Call, error: Exception, headers: Iterable[tuple[bytes, bytes]] = ()) -> Answer:
@@ -68,16 +69,11 @@ def refuse(call: Call, error: Exception, headers: Iterable[tuple[bytes, bytes]] 
 
 
 class Scoring:
-    """POST /score, as an ASGI application of its own."""
+    """POST /score."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._limits = schema.Limits(service.settings.max_candidates, service.settings.max_history)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request that the router has not seen."""
-        answer = await self.respond(scope[CALL], receive)
-        await answer(scope, receive, send)
 
     async def respond(self, call: Call, receive: Receive) -> Answer:
         """Make the answer to one request.
@@ -109,8 +105,8 @@ class Scoring:
     def _answer(self, call: Call, query: schema.Query, scored: Scored, parse_s: float) -> Answer:
         scored_at = time.monotonic()
         durations_s = (parse_s, scored.queue_s, scored.pack_s, scored.infer_s)
-        spent = zip(_TIMED, (*durations_s, scored_at - call.arrived), strict=True)
-        latency_ms = {stage: round(seconds * 1000, 3) for stage, seconds in spent}
+        spent_us = [round(seconds * 1e6) for seconds in (*durations_s, scored_at - call.arrived)]
+        latency_ms = {stage: us / 1000 for stage, us in zip(_TIMED, spent_us, strict=True)}
         content = schema.render(
             scored.probabilities,
             scored.attention,
@@ -119,10 +115,9 @@ class Scoring:
             call.request_id,
             latency_ms,
         )
-        timing = ", ".join([f"{stage};dur={ms}" for stage, ms in latency_ms.items()])
         self._service.metrics.stages(*durations_s, time.monotonic() - scored_at)
         call.code = "ok"
-        return Answer(200, content, [(b"server-timing", timing.encode())])
+        return Answer(200, content, [(b"server-timing", (_TIMING % tuple(latency_ms.values())).encode())])
 
 
 class _Server(FastAPI):
@@ -130,11 +125,11 @@ class _Server(FastAPI):
 
     def __init__(self, edge: Callable[[ASGIApp], ASGIApp], **options: Any) -> None:
         super().__init__(**options)
-        self._edge = edge
+        self._edge = edge(super().__call__)
 
-    def build_middleware_stack(self) -> ASGIApp:
-        """Put the edge around everything."""
-        return self._edge(super().build_middleware_stack())
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self._edge(scope, receive, send)
 
 
 def create_app(
@@ -172,7 +167,7 @@ def create_app(
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
         refuse=refuse,
-        direct={("POST", "/score"): scoring},
+        direct={("POST", "/score"): scoring.respond},
     )
     app = _Server(
         edge,
