@@ -2,12 +2,13 @@
 
 Generic: it knows jobs with a number of rows, a deadline and a key, and a function that runs several payloads of one
 key. All state is in `_waiting` and `_running`, changed on the event loop only. Nothing polls: a job entering, a batch
-ending and a timer each call `_pump`, which asks the pure function `decide` what to do and does it.
+ending and a timer each call `_pump`, which asks the pure functions `decide` and `runs_inline` what to do and does it.
 """
 
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -32,6 +33,7 @@ class Policy:
     max_batch_rows: int
     max_queue_rows: int
     max_delay_s: float = 0.0  # how long a job waits for company while an executor is idle
+    inline_s: float = 0.0  # a batch that should take no longer may run on the event loop itself
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +46,7 @@ class Job(Generic[Key, Payload, Answer]):
     deadline: float  # monotonic seconds
     entered: float  # monotonic seconds
     future: asyncio.Future[tuple[Answer, float]]
+    whole: bool = True  # not one of several parts
     waiting: bool = True
 
 
@@ -81,12 +84,31 @@ def decide(waiting: Iterable[Job[Key, Payload, Answer]], now: float, policy: Pol
     return Decision(dropped, batch, None)
 
 
+def runs_inline(batch: Sequence[Job[Key, Payload, Answer]], others: int, row_s: float, policy: Policy) -> bool:
+    """Whether a batch should run on the event loop, as handing it over and back would cost more than it holds up.
+
+    Never beside `others` that wait or run, nor part of a request: many short batches in a row are a long one.
+    """
+    if others or not all(job.whole for job in batch):
+        return False
+    return sum([job.rows for job in batch]) * row_s <= policy.inline_s
+
+
+def learn(row_s: float, rows: int, took_s: float) -> float:
+    """What a row takes, given what was thought so far and what one batch took.
+
+    Faster is believed at once, slower by half a step: a thread that waits for its turn makes a batch look slow.
+    """
+    return min(took_s / rows, row_s * 1.5)
+
+
 @dataclass(slots=True, eq=False)
 class _Run(Generic[Key, Payload, Answer]):
     """A batch with an executor."""
 
     jobs: list[Job[Key, Payload, Answer]]
     released: float
+    took_s: float = 0.0
     answers: Sequence[Answer] = field(default_factory=list)
     error: BaseException | None = None
 
@@ -95,7 +117,8 @@ class Batcher(Generic[Key, Payload, Answer]):
     """Runs jobs on `executors` threads, together where they meet in the queue.
 
     Args:
-        run: called in an executor thread with a key and payloads, returns an answer for each, in order.
+        run: called in an executor thread (or, see `runs_inline`, on the event loop) with a key and payloads; returns an
+            answer for each, in order.
         policy: bounds of queue and batch.
         executors: how many batches run at once.
     """
@@ -107,6 +130,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._waiting: deque[Job[Key, Payload, Answer]] = deque()
         self._running: list[_Run[Key, Payload, Answer]] = []
         self._rows = 0  # of waiting jobs
+        self._row_s = math.inf  # what a row takes: unknown, so the first batch goes to an executor
         self._inbox: SimpleQueue[_Run[Key, Payload, Answer] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -117,7 +141,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         """Start the executor threads and admit jobs."""
         loop = asyncio.get_running_loop()
         self._threads = [
-            threading.Thread(target=self._execute, args=[loop], name=f"executor-{i}", daemon=True)
+            threading.Thread(target=self._serve, args=[loop], name=f"executor-{i}", daemon=True)
             for i in range(self._executors)
         ]
         for thread in self._threads:
@@ -148,9 +172,11 @@ class Batcher(Generic[Key, Payload, Answer]):
         if self._rows + rows > self._policy.max_queue_rows:
             raise Overloaded("too many candidates are waiting")
 
-    def submit(self, key: Key, payload: Payload, rows: int, deadline: float) -> Job[Key, Payload, Answer]:
+    def submit(
+        self, key: Key, payload: Payload, rows: int, deadline: float, *, whole: bool = True
+    ) -> Job[Key, Payload, Answer]:
         """Enter an admitted job; its future ends with (answer, when its batch was released) or one of our errors."""
-        job = Job(key, payload, rows, deadline, time.monotonic(), asyncio.get_running_loop().create_future())
+        job = Job(key, payload, rows, deadline, time.monotonic(), asyncio.get_running_loop().create_future(), whole)
         self._waiting.append(job)
         self._rows += rows
         self._pump()
@@ -186,16 +212,23 @@ class Batcher(Generic[Key, Payload, Answer]):
             for job in (*decision.dropped, *decision.batch):
                 self._leave(job)
             for job in decision.dropped:
-                self._fail(job, DeadlineExceeded("the deadline passed before the request was run"))
+                self.fail(job, DeadlineExceeded("the deadline passed before the request was run"))
             if decision.batch:
-                run = _Run(decision.batch, now)
-                self._running.append(run)
-                self._inbox.put(run)
+                self._release(_Run(decision.batch, now))
             if decision.wake_at is not None:
                 self._timer = asyncio.get_running_loop().call_later(decision.wake_at - now, self._pump)
                 return
         if not self._waiting and not self._running:
             self._idle.set()
+
+    def _release(self, run: _Run[Key, Payload, Answer]) -> None:
+        inline = runs_inline(run.jobs, len(self._waiting) + len(self._running), self._row_s, self._policy)
+        self._running.append(run)
+        if inline:
+            self._execute(run)
+            self._finish(run)
+        else:
+            self._inbox.put(run)
 
     def _leave(self, job: Job[Key, Payload, Answer]) -> None:
         if job.waiting:
@@ -203,7 +236,8 @@ class Batcher(Generic[Key, Payload, Answer]):
             self._waiting.remove(job)  # from the front, nearly always
             self._rows -= job.rows
 
-    def _fail(self, job: Job[Key, Payload, Answer], error: Exception) -> None:
+    def fail(self, job: Job[Key, Payload, Answer], error: Exception) -> None:
+        """End a job with an error, if it has not ended: it is not run if it has not started."""
         if not job.future.done():
             job.future.set_exception(error)
 
@@ -213,19 +247,24 @@ class Batcher(Generic[Key, Payload, Answer]):
         left = [job for job in jobs if not job.future.done()]
         for job in jobs:
             self._leave(job)
-            self._fail(job, NotReady("the server shut down before the request was done"))
+            self.fail(job, NotReady("the server shut down before the request was done"))
         return len(left)
 
-    def _execute(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         """An executor thread: run batches until told to end."""
         while (run := self._inbox.get()) is not None:
-            try:
-                run.answers = self._call(run.jobs[0].key, [job.payload for job in run.jobs])
-                if len(run.answers) != len(run.jobs):
-                    raise ValueError(f"{len(run.answers)} answers for {len(run.jobs)} payloads")  # noqa: TRY301
-            except BaseException as error:  # noqa: BLE001  a border: a thread that dies would strand its batch
-                run.error = error
+            self._execute(run)
             self._report(loop, run)
+
+    def _execute(self, run: _Run[Key, Payload, Answer]) -> None:
+        started = time.perf_counter()
+        try:
+            run.answers = self._call(run.jobs[0].key, [job.payload for job in run.jobs])
+            if len(run.answers) != len(run.jobs):
+                raise ValueError(f"{len(run.answers)} answers for {len(run.jobs)} payloads")  # noqa: TRY301
+        except BaseException as error:  # noqa: BLE001  a border: a thread that dies would strand its batch
+            run.error = error
+        run.took_s = time.perf_counter() - started
 
     def _report(self, loop: asyncio.AbstractEventLoop, run: _Run[Key, Payload, Answer]) -> None:
         try:
@@ -238,9 +277,11 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._running.remove(run)
         if run.error is not None:
             logger.error("a batch of %d failed", len(run.jobs), exc_info=run.error)
+        else:
+            self._row_s = learn(self._row_s, sum([job.rows for job in run.jobs]), run.took_s)
         for i, job in enumerate(run.jobs):
             if run.error is not None:
-                self._fail(job, Internal("the model failed on this batch"))
+                self.fail(job, Internal("the model failed on this batch"))
             elif not job.future.done():
                 job.future.set_result((run.answers[i], run.released))
         self._pump()

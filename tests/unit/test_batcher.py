@@ -191,6 +191,51 @@ async def test_wrong_number_of_answers_fails_the_batch(
     assert f"{2 - missing} answers for 2 payloads" in caplog.text
 
 
+@pytest.fixture
+async def inline(gate: Gate) -> AsyncIterator[Running]:
+    """A batcher with time for batches on the event loop, which has learnt that they are short; the gate is open."""
+    gate.opened.set()
+    batcher = Batcher(gate, Policy(max_batch_rows=10, max_queue_rows=20, inline_s=60), 1)
+    await batcher.start()
+    first = enter(batcher, 0)
+    assert not first.future.done()
+    await first.future
+    yield batcher
+    gate.opened.set()
+    await batcher.stop(5)
+
+
+async def test_short_batch_is_done_at_once(inline: Running, gate: Gate) -> None:
+    """Once a batch is known to be short, a job that comes alone has its answer when `submit` returns."""
+    job = enter(inline, 1)
+    answer, released = job.future.result()
+    assert answer == "a1"
+    assert released >= job.entered
+    assert repr(inline) == "<Batcher open: 0 waiting (0 rows), 0 of 1 executors running>"
+
+
+async def test_failure_on_the_event_loop_fails_the_job(
+    inline: Running, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch that fails on the event loop fails its job alone and is logged, and the next one runs."""
+    gate.failure = SystemExit(3)
+    failed = enter(inline, 1)
+    gate.failure = None
+    assert [await outcome(failed), await outcome(enter(inline, 2))] == [Internal, "a2"]
+    assert [record.message for record in caplog.records] == ["a batch of 1 failed"]
+
+
+async def test_parts_of_a_request_leave_the_event_loop(inline: Running, gate: Gate) -> None:
+    """What enters in parts runs in an executor, and what comes beside it waits there too."""
+    gate.opened.clear()
+    inline.admit(3)
+    jobs = [inline.submit("a", payload, 1, FAR, whole=False) for payload in (1, 2)]
+    jobs.append(inline.submit("a", 3, 1, FAR))
+    assert repr(inline) == "<Batcher open: 2 waiting (2 rows), 1 of 1 executors running>"
+    gate.opened.set()
+    assert [await outcome(job) for job in jobs] == ["a1", "a2", "a3"]
+
+
 async def test_executors_run_at_once(gate: Gate) -> None:
     """As many batches run at once as there are executors, and one more waits."""
     batcher = Batcher(gate, Policy(10, 20), 2)

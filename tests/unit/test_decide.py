@@ -1,5 +1,6 @@
 """When to release a batch, decided by a pure function: jobs here have futures that no event loop knows."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -7,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batcher import Decision, Job, Policy, decide
+from service.batcher import Decision, Job, Policy, decide, learn, runs_inline
 
 FakeJob: TypeAlias = Job[str, int, int]
 
 NOW = 100.0
 POLICY = Policy(max_batch_rows=10, max_queue_rows=100)
+INLINE = Policy(max_batch_rows=10, max_queue_rows=100, inline_s=0.5)
 PATIENT = Policy(max_batch_rows=10, max_queue_rows=100, max_delay_s=5.0)
 
 
@@ -28,11 +30,17 @@ class Future:
 
 
 def job(
-    rows: int = 1, key: str = "a", *, deadline: float = NOW + 50, entered: float = NOW, done: bool = False
+    rows: int = 1,
+    key: str = "a",
+    *,
+    deadline: float = NOW + 50,
+    entered: float = NOW,
+    done: bool = False,
+    whole: bool = True,
 ) -> FakeJob:
     """Make a waiting job."""
     future: Any = Future(done)
-    return Job(key, 0, rows, deadline, entered, future)
+    return Job(key, 0, rows, deadline, entered, future, whole)
 
 
 @st.composite
@@ -138,3 +146,29 @@ def test_any_queue(queue: list[FakeJob], policy: Policy) -> None:
     assert len(batch) <= 1 or sum(queue[i].rows for i in batch) <= policy.max_batch_rows
     assert sorted(dropped + batch) == list(range(len(dropped + batch))) or decision.wake_at
     assert dropped or batch or decision.wake_at
+
+
+@pytest.mark.parametrize(
+    ("batch", "others", "row_s", "inline"),
+    [
+        pytest.param([job(5)], 0, 0.1, True, id="just-short-enough"),
+        pytest.param([job(6)], 0, 0.1, False, id="too-long"),
+        pytest.param([job(2), job(3)], 0, 0.1, True, id="short-together"),
+        pytest.param([job(3), job(3)], 0, 0.1, False, id="too-long-together"),
+        pytest.param([job(5)], 1, 0.1, False, id="others-are-here"),
+        pytest.param([job(1), job(1, whole=False)], 0, 0.1, False, id="part-of-a-request"),
+        pytest.param([job(1)], 0, math.inf, False, id="nothing-known"),
+    ],
+)
+def test_short_batch_runs_inline(batch: list[FakeJob], others: int, row_s: float, inline: bool) -> None:
+    """A batch runs on the event loop when it should be short and nothing else is here."""
+    assert runs_inline(batch, others, row_s, INLINE) is inline
+    assert not runs_inline(batch, others, row_s, POLICY)  # which allows no time
+
+
+def test_cost_of_a_row_is_learnt() -> None:
+    """The first batch tells, a faster one is believed at once, and a slower one bit by bit, up to what it took."""
+    assert learn(math.inf, 10, 5.0) == 0.5
+    assert learn(0.5, 10, 1.0) == 0.1
+    assert learn(0.1, 10, 1000.0) == pytest.approx(0.15)
+    assert learn(0.1, 10, 1.2) == 0.12
