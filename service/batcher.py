@@ -46,7 +46,6 @@ class Job(Generic[Key, Payload, Answer]):
     deadline: float  # monotonic seconds
     entered: float  # monotonic seconds
     future: asyncio.Future[tuple[Answer, float]]
-    whole: bool = True  # not one of several parts
     waiting: bool = True
 
 
@@ -84,14 +83,12 @@ def decide(waiting: Iterable[Job[Key, Payload, Answer]], now: float, policy: Pol
     return Decision(dropped, batch, None)
 
 
-def runs_inline(batch: Sequence[Job[Key, Payload, Answer]], others: int, row_s: float, policy: Policy) -> bool:
+def runs_inline(rows: int, others: int, row_s: float, policy: Policy) -> bool:
     """Whether a batch should run on the event loop, as handing it over and back would cost more than it holds up.
 
-    Never beside `others` that wait or run, nor part of a request: many short batches in a row are a long one.
+    Never beside `others`, jobs that wait or batches that run: many short batches in a row are a long one.
     """
-    if others or not all(job.whole for job in batch):
-        return False
-    return sum([job.rows for job in batch]) * row_s <= policy.inline_s
+    return not others and rows * row_s <= policy.inline_s
 
 
 def learn(row_s: float, rows: int, took_s: float) -> float:
@@ -111,6 +108,11 @@ class _Run(Generic[Key, Payload, Answer]):
     took_s: float = 0.0
     answers: Sequence[Answer] = field(default_factory=list)
     error: BaseException | None = None
+
+    @property
+    def rows(self) -> int:
+        """Of all its jobs."""
+        return sum([job.rows for job in self.jobs])
 
 
 class Batcher(Generic[Key, Payload, Answer]):
@@ -134,6 +136,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._inbox: SimpleQueue[_Run[Key, Payload, Answer] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._turning = False  # `_pump` is due with the event loop's next turn
         self._idle = asyncio.Event()
         self._open = False
 
@@ -172,14 +175,20 @@ class Batcher(Generic[Key, Payload, Answer]):
         if self._rows + rows > self._policy.max_queue_rows:
             raise Overloaded("too many candidates are waiting")
 
-    def submit(
-        self, key: Key, payload: Payload, rows: int, deadline: float, *, whole: bool = True
-    ) -> Job[Key, Payload, Answer]:
-        """Enter an admitted job; its future ends with (answer, when its batch was released) or one of our errors."""
-        job = Job(key, payload, rows, deadline, time.monotonic(), asyncio.get_running_loop().create_future(), whole)
+    def submit(self, key: Key, payload: Payload, rows: int, deadline: float) -> Job[Key, Payload, Answer]:
+        """Enter an admitted job; its future ends with (answer, when its batch was released) or one of our errors.
+
+        With time for batches on the event loop, it is released when the loop turns, with what came in the same turn.
+        """
+        loop = asyncio.get_running_loop()
+        job = Job(key, payload, rows, deadline, time.monotonic(), loop.create_future())
         self._waiting.append(job)
         self._rows += rows
-        self._pump()
+        if not self._policy.inline_s:
+            self._pump()
+        elif not self._turning:
+            self._turning = True
+            loop.call_soon(self._turn)
         return job
 
     def withdraw(self, job: Job[Key, Payload, Answer]) -> None:
@@ -200,6 +209,10 @@ class Batcher(Generic[Key, Payload, Answer]):
             f"<Batcher {state}: {len(self._waiting)} waiting ({self._rows} rows), "
             f"{len(self._running)} of {self._executors} executors running>"
         )
+
+    def _turn(self) -> None:
+        self._turning = False
+        self._pump()
 
     def _pump(self) -> None:
         """Hand batches to idle executors until there is none idle or nothing to run."""
@@ -222,7 +235,8 @@ class Batcher(Generic[Key, Payload, Answer]):
             self._idle.set()
 
     def _release(self, run: _Run[Key, Payload, Answer]) -> None:
-        inline = runs_inline(run.jobs, len(self._waiting) + len(self._running), self._row_s, self._policy)
+        others = len(self._waiting) + len(self._running)
+        inline = runs_inline(run.rows, others, self._row_s, self._policy)
         self._running.append(run)
         if inline:
             self._execute(run)
@@ -278,7 +292,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         if run.error is not None:
             logger.error("a batch of %d failed", len(run.jobs), exc_info=run.error)
         else:
-            self._row_s = learn(self._row_s, sum([job.rows for job in run.jobs]), run.took_s)
+            self._row_s = learn(self._row_s, run.rows, run.took_s)
         for i, job in enumerate(run.jobs):
             if run.error is not None:
                 self.fail(job, Internal("the model failed on this batch"))

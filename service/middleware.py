@@ -5,9 +5,10 @@ import math
 import random
 import re
 import time
+import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -146,32 +147,41 @@ class Started(Generic[T]):
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
         self._coroutine = coroutine
+        self._waits_for: Any = None  # None: for the event loop's next turn
         self._result: list[T] = []
-        try:
-            self._waits_for = coroutine.send(None)
-        except StopIteration as end:
-            self._result.append(end.value)
+        self._step(coroutine.send, None)
 
     @property
     def done(self) -> bool:
         """Whether awaiting this will wait for nothing."""
         return bool(self._result)
 
+    @types.coroutine
+    def turn(self) -> Generator[Any, Any, None]:
+        """Go on with the event loop's next turn, if the coroutine waits for nothing else."""
+        if not self._result and self._waits_for is None:
+            yield from self._pass_on()
+
     def __await__(self) -> Generator[Any, Any, T]:
-        """Go on to the end: pass on what the coroutine waits for, and to it what comes back."""
-        if self._result:
-            return self._result[0]
-        waits_for = self._waits_for
-        while True:
-            step: Callable[[Any], Any] = self._coroutine.send
-            try:
-                passed = yield waits_for
-            except BaseException as error:  # noqa: BLE001  a cancellation most of all
-                step, passed = self._coroutine.throw, error
-            try:
-                waits_for = step(passed)
-            except StopIteration as end:
-                return cast("T", end.value)
+        """Go on to the end."""
+        while not self._result:
+            yield from self._pass_on()
+        return self._result[0]
+
+    def _pass_on(self) -> Generator[Any, Any, None]:
+        """Wait for what the coroutine waits for, and give it what comes of that."""
+        try:
+            passed = yield self._waits_for
+        except BaseException as error:  # noqa: BLE001  a cancellation most of all
+            self._step(self._coroutine.throw, error)
+        else:
+            self._step(self._coroutine.send, passed)
+
+    def _step(self, step: Callable[[Any], Any], passed: Any) -> None:
+        try:
+            self._waits_for = step(passed)
+        except StopIteration as end:
+            self._result.append(end.value)
 
 
 async def read_body(receive: Receive, deadline: float) -> bytes:
@@ -199,6 +209,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         ClientDisconnect: the client left.
     """
     working = Started(work)
+    await working.turn()
     if working.done:
         return await working
     task, waiting = _current_task(), True

@@ -92,14 +92,16 @@ class Scorer:
             raise InvalidRequest("this model has no explain signature", "explain")
         self._batcher.admit(sample.rows)
         entered = time.monotonic()
-        parts = sample.parts(self._policy.max_batch_rows)
         jobs = [
-            self._batcher.submit((served, explain), part, part.rows, deadline, whole=len(parts) == 1) for part in parts
+            self._batcher.submit((served, explain), part, part.rows, deadline)
+            for part in sample.parts(self._policy.max_batch_rows)
         ]
         timer = None
-        if not all(job.future.done() for job in jobs):
-            timer = asyncio.get_running_loop().call_later(deadline - entered, self._expire, jobs)
         try:
+            if self._policy.inline_s:
+                await asyncio.sleep(0)  # a batch on the event loop is over then
+            if not all(job.future.done() for job in jobs):
+                timer = asyncio.get_running_loop().call_later(deadline - entered, self._expire, jobs)
             answers = [await job.future for job in jobs]
         finally:
             if timer is not None:

@@ -197,43 +197,50 @@ async def inline(gate: Gate) -> AsyncIterator[Running]:
     gate.opened.set()
     batcher = Batcher(gate, Policy(max_batch_rows=10, max_queue_rows=20, inline_s=60), 1)
     await batcher.start()
-    first = enter(batcher, 0)
-    assert not first.future.done()
-    await first.future
+    await enter(batcher, 0).future
     yield batcher
     gate.opened.set()
     await batcher.stop(5)
 
 
-async def test_short_batch_is_done_at_once(inline: Running, gate: Gate) -> None:
-    """Once a batch is known to be short, a job that comes alone has its answer when `submit` returns."""
-    job = enter(inline, 1)
-    answer, released = job.future.result()
-    assert answer == "a1"
-    assert released >= job.entered
+async def test_short_batch_is_over_in_a_turn(inline: Running, gate: Gate) -> None:
+    """Once batches are known to be short, jobs that come in one turn of the event loop run together in the next."""
+    jobs = [enter(inline, 1), enter(inline, 2)]
+    assert repr(inline) == "<Batcher open: 2 waiting (2 rows), 0 of 1 executors running>"
+    await asyncio.sleep(0)
+    assert [job.future.result()[0] for job in jobs] == ["a1", "a2"]
+    assert gate.calls[1:] == [("a", [1, 2])]
     assert repr(inline) == "<Batcher open: 0 waiting (0 rows), 0 of 1 executors running>"
 
 
-async def test_failure_on_the_event_loop_fails_the_job(
+async def test_failure_on_the_event_loop_fails_its_batch(
     inline: Running, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A batch that fails on the event loop fails its job alone and is logged, and the next one runs."""
+    """A batch that fails on the event loop fails its own jobs and is logged, and the next one runs."""
     gate.failure = SystemExit(3)
-    failed = enter(inline, 1)
+    assert await outcome(enter(inline, 1)) is Internal
     gate.failure = None
-    assert [await outcome(failed), await outcome(enter(inline, 2))] == [Internal, "a2"]
+    assert await outcome(enter(inline, 2)) == "a2"
     assert [record.message for record in caplog.records] == ["a batch of 1 failed"]
 
 
-async def test_parts_of_a_request_leave_the_event_loop(inline: Running, gate: Gate) -> None:
-    """What enters in parts runs in an executor, and what comes beside it waits there too."""
+async def test_batches_in_a_row_leave_the_event_loop(inline: Running, gate: Gate) -> None:
+    """With more here than one batch takes, an executor runs it, and what waits or comes waits for that."""
     gate.opened.clear()
-    inline.admit(3)
-    jobs = [inline.submit("a", payload, 1, FAR, whole=False) for payload in (1, 2)]
-    jobs.append(inline.submit("a", 3, 1, FAR))
-    assert repr(inline) == "<Batcher open: 2 waiting (2 rows), 1 of 1 executors running>"
+    jobs = [enter(inline, payload, 6) for payload in (1, 2)]
+    await gate.reached()
+    jobs.append(enter(inline, 3))
+    await asyncio.sleep(0)
+    assert repr(inline) == "<Batcher open: 2 waiting (7 rows), 1 of 1 executors running>"
     gate.opened.set()
     assert [await outcome(job) for job in jobs] == ["a1", "a2", "a3"]
+
+
+async def test_stop_before_the_turn_finishes_what_is_here(inline: Running) -> None:
+    """A job that waits for the event loop to turn is finished while stopping."""
+    job = enter(inline, 1)
+    assert await inline.stop(5) == 0
+    assert await outcome(job) == "a1"
 
 
 async def test_executors_run_at_once(gate: Gate) -> None:
@@ -249,12 +256,14 @@ async def test_executors_run_at_once(gate: Gate) -> None:
     assert await batcher.stop(5) == 0
 
 
-async def test_delay_holds_until_the_batch_is_full(gate: Gate) -> None:
+@pytest.mark.parametrize("inline_s", [pytest.param(0, id="at-once"), pytest.param(60, id="with-the-next-turn")])
+async def test_delay_holds_until_the_batch_is_full(gate: Gate, inline_s: float) -> None:
     """With a delay a job waits for company beside an idle executor, and leaves as soon as no more fits."""
     gate.opened.set()
-    batcher = Batcher(gate, Policy(10, 20, max_delay_s=3600), 1)
+    batcher = Batcher(gate, Policy(10, 20, max_delay_s=3600, inline_s=inline_s), 1)
     await batcher.start()
     jobs = [enter(batcher, 1, 4)]
+    await asyncio.sleep(0)
     assert repr(batcher) == "<Batcher open: 1 waiting (4 rows), 0 of 1 executors running>"
     jobs.append(enter(batcher, 2, 6))
     assert [await outcome(job) for job in jobs] == ["a1", "a2"]

@@ -30,17 +30,11 @@ class Future:
 
 
 def job(
-    rows: int = 1,
-    key: str = "a",
-    *,
-    deadline: float = NOW + 50,
-    entered: float = NOW,
-    done: bool = False,
-    whole: bool = True,
+    rows: int = 1, key: str = "a", *, deadline: float = NOW + 50, entered: float = NOW, done: bool = False
 ) -> FakeJob:
     """Make a waiting job."""
     future: Any = Future(done)
-    return Job(key, 0, rows, deadline, entered, future, whole)
+    return Job(key, 0, rows, deadline, entered, future)
 
 
 @st.composite
@@ -149,21 +143,18 @@ def test_any_queue(queue: list[FakeJob], policy: Policy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "others", "row_s", "inline"),
+    ("rows", "others", "row_s", "inline"),
     [
-        pytest.param([job(5)], 0, 0.1, True, id="just-short-enough"),
-        pytest.param([job(6)], 0, 0.1, False, id="too-long"),
-        pytest.param([job(2), job(3)], 0, 0.1, True, id="short-together"),
-        pytest.param([job(3), job(3)], 0, 0.1, False, id="too-long-together"),
-        pytest.param([job(5)], 1, 0.1, False, id="others-are-here"),
-        pytest.param([job(1), job(1, whole=False)], 0, 0.1, False, id="part-of-a-request"),
-        pytest.param([job(1)], 0, math.inf, False, id="nothing-known"),
+        pytest.param(5, 0, 0.1, True, id="just-short-enough"),
+        pytest.param(6, 0, 0.1, False, id="too-long"),
+        pytest.param(1, 1, 0.1, False, id="others-are-here"),
+        pytest.param(1, 0, math.inf, False, id="nothing-known"),
     ],
 )
-def test_short_batch_runs_inline(batch: list[FakeJob], others: int, row_s: float, inline: bool) -> None:
+def test_short_batch_runs_inline(rows: int, others: int, row_s: float, inline: bool) -> None:
     """A batch runs on the event loop when it should be short and nothing else is here."""
-    assert runs_inline(batch, others, row_s, INLINE) is inline
-    assert not runs_inline(batch, others, row_s, POLICY)  # which allows no time
+    assert runs_inline(rows, others, row_s, INLINE) is inline
+    assert not runs_inline(rows, others, row_s, POLICY)  # which allows no time
 
 
 def test_cost_of_a_row_is_learnt() -> None:
