@@ -45,7 +45,7 @@ STATUS: dict[type[RequestError], int] = {
 _BLAND = "the server failed on this request; its log has the details under the request id"
 _ROUTING = {404: errors.NotFound("there is no such path"), 405: errors.MethodNotAllowed("the path has other methods")}
 _CLIENT_CLOSED_STATUS = 499  # nginx's
-_INLINE_S = 0.0003  # a batch of a few short requests: handing it over and back costs 0.03 to 0.06 ms, a millisecond is too long
+_INLINE_S = 0.0003  # some short requests; more than that, and others would notice
 _TIMED = ("parse", "queue", "pack", "infer", "total")
 _TIMING = ", ".join(f"{stage};dur=%r" for stage in _TIMED)
 
