@@ -102,8 +102,6 @@ def _serve_together(settings: Settings) -> None:
 def _config(settings: Settings, fleet: "Fleet | None" = None) -> "uvicorn.Config":
     import uvicorn
 
-    from service.protocol import Protocol
-
     return uvicorn.Config(
         partial(_make_app, settings, fleet),
         factory=True,
@@ -111,7 +109,7 @@ def _config(settings: Settings, fleet: "Fleet | None" = None) -> "uvicorn.Config
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=Protocol,
+        http="httptools",
         ws="none",
         proxy_headers=settings.access_log,  # only the log asks who the client is
         log_config=None,

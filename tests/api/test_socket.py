@@ -12,7 +12,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.middleware import CLIENT_CLOSED
-from service.protocol import Protocol
 
 Connect = Callable[[], HTTPConnection]
 
@@ -21,7 +20,7 @@ class Server(uvicorn.Server):
     """A server in a thread that says when it is ready."""
 
     def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, port=0, log_config=None, lifespan="on", http=Protocol))
+        super().__init__(uvicorn.Config(app, port=0, log_config=None, lifespan="on", http="httptools"))
         self._app = app
         self.ready = threading.Event()
 
@@ -79,27 +78,6 @@ def test_connection_outlives_refused_bodies(connect: Connect, good: dict[str, An
         status, answer = post(connection, refused)
         assert (status, answer["error"]["code"]) == (413, "body_too_large")
         assert post(connection, body)[0] == 200
-
-
-def test_interim_answer_does_not_wait(server: Server, good: dict[str, Any]) -> None:
-    """A client that asks first whether to send its body is told at once, and then scored."""
-    body = json.dumps(good).encode()
-    head = f"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    with socket.create_connection(server.address) as connection:
-        connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
-        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        connection.sendall(body)
-        assert connection.recv(10_000).startswith(b"HTTP/1.1 200 OK\r\n")
-
-
-def test_answer_comes_in_one_piece(server: Server, good: dict[str, Any]) -> None:
-    """Head and body of an answer arrive together."""
-    body = json.dumps(good).encode()
-    head = f"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    with socket.create_connection(server.address) as connection:
-        for _ in range(3):
-            connection.sendall(head.encode() + body)
-            assert connection.recv(10_000).endswith(b"}")
 
 
 def test_chunked_body_is_scored(connect: Connect, good: dict[str, Any], expected: Callable[..., list[float]]) -> None:
