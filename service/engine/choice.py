@@ -52,8 +52,14 @@ def load(
 
 
 def _load_native(version: Path, manifest: Manifest, model: tensorflow.SavedModel) -> Engine:
-    engine = native.load(version, manifest)
-    check(engine, version, manifest, model)
+    try:
+        engine = native.load(version, manifest)
+        check(engine, version, manifest, model)
+    except ArtifactError:
+        raise
+    except Exception as error:  # no memory, say: whatever it is, TensorFlow may still serve
+        reason = str(error).partition("\n")[0]
+        raise ArtifactError(f"{version}: the native engine fails: {type(error).__name__}: {reason}") from error
     model.close()
     return engine
 

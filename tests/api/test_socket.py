@@ -80,6 +80,16 @@ def test_connection_outlives_refused_bodies(connect: Connect, good: dict[str, An
         assert post(connection, body)[0] == 200
 
 
+def test_head_is_answered_at_once(connect: Connect, good: dict[str, Any]) -> None:
+    """An answer that is a head alone does not wait for the next one, and leaves the connection in order."""
+    connection = connect()
+    for method in ("HEAD", "GET"):
+        connection.request(method, "/health")
+        response = connection.getresponse()
+        assert (response.status, bool(response.read())) == ((405, False) if method == "HEAD" else (200, True))
+    assert post(connection, json.dumps(good))[0] == 200
+
+
 def test_chunked_body_is_scored(connect: Connect, good: dict[str, Any], expected: Callable[..., list[float]]) -> None:
     """A body in chunks is put together again."""
     body = json.dumps(good).encode()

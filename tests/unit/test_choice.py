@@ -154,6 +154,20 @@ def test_answer_that_is_no_number(exported: Path, manifest: Manifest, monkeypatc
     assert "differs from TensorFlow by nan" in fall_back(exported, manifest)
 
 
+def test_engine_that_fails_is_a_reason(exported: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the native engine raises when it is tried, whatever it is, leaves the version to TensorFlow."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError("nothing left")
+
+    monkeypatch.setattr(native.NativeEngine, "run", fail)
+    engine = choice.load(exported, manifest)
+    assert engine.name == "tensorflow"
+    assert engine.fallback_reason is not None
+    assert engine.fallback_reason.endswith("the native engine fails: MemoryError: nothing left")
+    engine.close()
+
+
 def test_version_of_rows_is_compared_by_rows(exported: Path, manifest: Manifest) -> None:
     """A version with no signature but a row per candidate is served by the native engine, with attention."""
     plain = manifest.model_copy(update={"signatures": Signatures()})
