@@ -1,5 +1,6 @@
 """The `dinserve` command: joins the parts, and turns their errors into one sentence and an exit status."""
 
+import gc
 import http.client
 import logging
 import re
@@ -129,6 +130,8 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
     _start_logging(settings)
     if fleet is not None:
         end_with_parent()
+    gc.collect()
+    gc.freeze()  # what TensorFlow's import left is here to stay: looking through it under traffic takes 0.3 s each time
     loader = partial(
         choice.load,
         choice=settings.engine,
