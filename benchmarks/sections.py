@@ -199,30 +199,36 @@ def cores(model: Model, pace: Pace) -> list[Section]:
 
 
 def _cores_http(model: Model, pace: Pace) -> Section:
-    one, two = servers.ours(model.folder, SERVER_CPUS), servers.ours(model.folder, CPUS[-2:])
+    one = servers.ours(model.folder, SERVER_CPUS)
+    wide = {
+        "one process": servers.ours(model.folder, CPUS[-2:]),
+        "--workers 2": servers.ours(model.folder, CPUS[-2:], "--workers", "2"),
+    }
     rows, findings = [], []
-    with servers.running(one, two):
+    with servers.running(one, *wide.values()):
         alone = Target(one, model.dtypes, load_cpus=LOAD_CPUS)
-        wide = Target(two, model.dtypes, load_cpus=CPUS[-2:])
+        targets = {name: Target(server, model.dtypes, load_cpus=CPUS[-2:]) for name, server in wide.items()}
         for workload in ("100x50", "500x50"):
-            pairs = [
-                [each.load(workload, pace, connections=16, seed=seed) for each in (alone, wide)]
+            rounds = [
+                [each.load(workload, pace, connections=16, seed=seed) for each in (alone, *targets.values())]
                 for seed in range(pace.rounds)
             ]
-            plain = median(b.candidates_per_s / a.candidates_per_s for a, b in pairs)
-            corrected = median(_without_load(b) / a.candidates_per_s for a, b in pairs)
-            rows.append(
-                {
-                    "workload": workload,
-                    "1 core cand/s": round(median(a.candidates_per_s for a, _ in pairs)),
-                    "2 cores cand/s": round(median(b.candidates_per_s for _, b in pairs)),
-                    "load CPU on the two": f"{median(b.client_cpu for _, b in pairs):.0%} of a core",
-                    "ratio": f"{plain:.2f}",
-                    "without the load": f"{corrected:.2f}",
-                }
-            )
-            what = f"{model.name}: two cores against one, HTTP without the load's CPU, {workload}"
-            findings.append(Finding(what, corrected, 1.7, at_least=True))
+            for i, name in enumerate(targets, 1):
+                plain = median(each[i].candidates_per_s / each[0].candidates_per_s for each in rounds)
+                corrected = median(_without_load(each[i]) / each[0].candidates_per_s for each in rounds)
+                rows.append(
+                    {
+                        "workload": workload,
+                        "on two cores": name,
+                        "1 core cand/s": round(median(each[0].candidates_per_s for each in rounds)),
+                        "2 cores cand/s": round(median(each[i].candidates_per_s for each in rounds)),
+                        "load CPU on the two": f"{median(each[i].client_cpu for each in rounds):.0%} of a core",
+                        "ratio": f"{plain:.2f}",
+                        "without the load": f"{corrected:.2f}",
+                    }
+                )
+                what = f"{model.name}: two cores against one, HTTP without the load's CPU, {name}, {workload}"
+                findings.append(Finding(what, corrected, 1.7, at_least=True))
     note = (
         "With one core the load generator has the other; with two it shares them. `without the load` is what the two "
         "cores would do if the CPU time that the load generator took had been the server's: cand/s * 2 / (2 - load)."
