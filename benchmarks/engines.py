@@ -5,6 +5,7 @@ python -m benchmarks.engines growth|cores|difference MODEL_DIR    prints JSON
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import os
 import time
@@ -136,7 +137,8 @@ async def _throughput(
 
 def _pin_all_threads(cpus: Sequence[int]) -> None:
     for thread in Path("/proc/self/task").iterdir():
-        os.sched_setaffinity(int(thread.name), cpus)
+        with contextlib.suppress(ProcessLookupError):  # it has ended since it was listed
+            os.sched_setaffinity(int(thread.name), cpus)
 
 
 def difference(model_dir: Path, requests: int) -> list[dict[str, float]]:
