@@ -23,6 +23,12 @@ DICE_EPSILON = 1e-8  # what Dice adds to one; the paper's figure
 Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Column = list[Int64] | list[str]
 Activation = Literal["relu", "sigmoid", "prelu", "dice"]
+LEARNED: dict[Activation, tuple[str, ...]] = {  # the variables of each
+    "relu": (),
+    "sigmoid": (),
+    "prelu": ("alpha",),
+    "dice": ("alpha", "mean", "variance"),
+}
 
 
 class _Frozen(BaseModel):

@@ -6,7 +6,7 @@ print-out all come from its fields.
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +24,9 @@ def usable_cpus(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return max(1, min(cpus, -(-quota // period)))
 
 
+EngineChoice: TypeAlias = Literal["auto", "native", "tensorflow"]
+
+
 class Settings(BaseSettings):
     """What a server is told once, at start-up."""
 
@@ -32,7 +35,7 @@ class Settings(BaseSettings):
     model_dir: Path = Field(
         Path("model_artifacts/din"), description="folder of numbered versions; the highest is served"
     )
-    engine: Literal["auto", "native", "tensorflow"] = Field(
+    engine: EngineChoice = Field(
         "auto", description="what computes the model; auto is native, or TensorFlow where that cannot be or differs"
     )
     host: str = Field("127.0.0.1", description="address to listen on")

@@ -3,17 +3,15 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 
 from service import artifact
 from service.artifact import Manifest, to_array
 from service.batch import Floats, Ids, Sample
+from service.config import EngineChoice
 from service.engine import Engine, native, tensorflow
 from service.errors import ArtifactError
-
-Choice: TypeAlias = Literal["auto", "native", "tensorflow"]
 
 RANDOM_REQUESTS = 200
 AT_ONCE = 25  # requests in a batch: few calls of TensorFlow, and little memory for its repeated histories
@@ -24,7 +22,7 @@ logger = logging.getLogger(__name__)
 def load(
     version: Path,
     manifest: Manifest,
-    choice: Choice = "auto",
+    choice: EngineChoice = "auto",
     *,
     intra_op_threads: int = 1,
     inter_op_threads: int = 1,

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from service import artifact
 from service.artifact import (
+    LEARNED,
     Activation,
     Architecture,
     BlockSignature,
@@ -220,12 +221,11 @@ def variable_keys(architecture: Architecture) -> dict[str, str]:
 
 def _mlp_keys(role: str, key: str, hidden: int, activation: Activation) -> dict[str, str]:
     """The same for the `hidden` layers of an `Mlp` and its last one."""
-    learned = {"prelu": ("alpha",), "dice": ("alpha", "mean", "variance")}.get(activation, ())
     keys: dict[str, str] = {}
     for i in range(hidden + 1):
         keys |= {f"{role}.{i}.{part}": f"{key}/layers/{i}/{part}" for part in ("kernel", "bias")}
         if i < hidden:
-            keys |= {f"{role}.{i}.{part}": f"{key}/layers/{i}/activation/{part}" for part in learned}
+            keys |= {f"{role}.{i}.{part}": f"{key}/layers/{i}/activation/{part}" for part in LEARNED[activation]}
     return keys
 
 

@@ -14,6 +14,7 @@ pytest.importorskip("service.engine.native._forward", reason="the native engine 
 from service import artifact
 from service.artifact import Architecture, Manifest, Signatures, to_array
 from service.batch import Floats, Sample
+from service.config import EngineChoice
 from service.engine import Engine, choice, native, tensorflow
 from service.engine.native import NativeEngine
 from service.engine.native.variables import SUFFIX
@@ -89,7 +90,7 @@ def fall_back(version: Path, manifest: Manifest) -> str:
 
 
 @pytest.mark.parametrize("chosen", ["auto", "native"])
-def test_native_serves_what_it_computes(exported: Path, manifest: Manifest, chosen: choice.Choice) -> None:
+def test_native_serves_what_it_computes(exported: Path, manifest: Manifest, chosen: EngineChoice) -> None:
     """A version exported here is served by the native engine, and nobody need be told why."""
     with closing(choice.load(exported, manifest, chosen)) as engine:
         assert isinstance(engine, NativeEngine)
@@ -176,7 +177,7 @@ def test_version_of_rows_is_compared_by_rows(exported: Path, manifest: Manifest)
 
 
 @pytest.mark.parametrize("chosen", ["auto", "native", "tensorflow"])
-def test_version_that_is_none(tmp_path: Path, manifest: Manifest, chosen: choice.Choice) -> None:
+def test_version_that_is_none(tmp_path: Path, manifest: Manifest, chosen: EngineChoice) -> None:
     """A folder that holds no SavedModel is an error whatever was chosen."""
     with pytest.raises(ArtifactError, match="not a SavedModel that loads"):
         choice.load(tmp_path, manifest, chosen)

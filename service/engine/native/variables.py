@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from service.artifact import MANIFEST, Architecture, Manifest
+from service.artifact import LEARNED, MANIFEST, Activation, Architecture, Manifest
 from service.engine.native.weights import Array, Weights, arrays_of, fold
 from service.errors import ArtifactError
 
@@ -38,13 +38,12 @@ def shapes(tables: Mapping[str, tuple[int, int]], architecture: Architecture) ->
     return found | _mlp_shapes("head", (inputs, *architecture.head_hidden, 1), architecture.head_activation)
 
 
-def _mlp_shapes(role: str, sizes: Sequence[int], activation: str) -> dict[str, Shape]:
-    learned = {"prelu": ("alpha",), "dice": ("alpha", "mean", "variance")}.get(activation, ())
+def _mlp_shapes(role: str, sizes: Sequence[int], activation: Activation) -> dict[str, Shape]:
     found: dict[str, Shape] = {}
     for i, (inputs, units) in enumerate(pairwise(sizes)):
         found |= {f"{role}.{i}.kernel": (inputs, units), f"{role}.{i}.bias": (units,)}
         if i < len(sizes) - 2:
-            found |= {f"{role}.{i}.{part}": (units,) for part in learned}
+            found |= {f"{role}.{i}.{part}": (units,) for part in LEARNED[activation]}
     return found
 
 
