@@ -19,10 +19,11 @@ from service import __version__, engine, errors, schema
 from service.artifact import Manifest
 from service.batcher import Policy
 from service.config import Settings
+from service.connection import read_body, while_connected
 from service.errors import Internal, NotReady, RequestError
 from service.life import Service
 from service.metrics import Metrics
-from service.middleware import CALL, CLIENT_CLOSED, Answer, Call, Edge, read_body, while_connected
+from service.middleware import CALL, CLIENT_CLOSED, Answer, Call, Edge
 from service.registry import Registry
 from service.scorer import Scored, Scorer
 from service.workers import Fleet

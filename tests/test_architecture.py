@@ -19,6 +19,7 @@ SERVER = frozenset(
         "metrics",
         "scorer",
         "schema",
+        "connection",
         "middleware",
         "workers",
         "life",
@@ -43,6 +44,9 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "metrics": HTTP | {"config", "batch", "artifact", "batcher", "engine", "registry"},
     "scorer": HTTP | {"pydantic"},
     "schema": frozenset({"batcher", "engine", "registry", "scorer", "asyncio"}),
+    "connection": frozenset(
+        {"fastapi", "batch", "artifact", "batcher", "engine", "registry", "metrics", "scorer", "schema"}
+    ),
     "middleware": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
     "workers": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
     "life": HTTP | {"batch", "batcher", "engine.", "schema"},

@@ -14,8 +14,8 @@ from starlette.requests import ClientDisconnect
 
 from service.app import create_app
 from service.config import Settings
+from service.connection import read_body, while_connected
 from service.errors import ArtifactError, DeadlineExceeded
-from service.middleware import read_body, while_connected
 
 pytestmark = pytest.mark.anyio
 

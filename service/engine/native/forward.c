@@ -583,7 +583,6 @@ static void model_free(PyObject *self) {
     Py_DECREF((PyObject *)type);
 }
 
-
 /* What one call borrows from Python, to be given back whatever happens */
 typedef struct {
     Kept *kept;

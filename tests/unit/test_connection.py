@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from service.middleware import Started
+from service.connection import Started
 
 pytestmark = pytest.mark.anyio
 
