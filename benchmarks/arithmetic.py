@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import orjson
 
-from benchmarks.engines import LIMIT, median_ms
+from benchmarks.engines import median_ms
+from benchmarks.servers import ROOT
 from service.artifact import Architecture
 from service.batch import Sample
 from service.engine.native import NativeEngine
 from service.engine.native.variables import shapes
 from service.engine.native.weights import fold
 
+LIMIT = ROOT.parent / "shared" / "perf" / "limit.py"
 FLOOR_SIZES = ((50, 100), (50, 500), (200, 500))  # history, candidates
 DIMENSIONS = (32, 64)
 BUCKETS = 1 << 16

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from benchmarks.bodies import WORKLOADS, Workload, make_samples
-from benchmarks.servers import CPUS, ROOT
+from benchmarks.servers import CPUS
 from service import artifact
 from service.batch import Sample
 from service.batcher import Policy
@@ -28,7 +28,6 @@ from service.engine import Engine, choice, native, tensorflow
 from service.registry import Registry
 from service.scorer import Scorer
 
-LIMIT = ROOT.parent / "shared" / "perf" / "limit.py"
 GROWTH_CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000)
 GROWTH_HISTORY = (1, 2, 5, 10, 20, 50, 100, 150, 200)
 AT_ONCE = 20  # requests of the comparison in a batch

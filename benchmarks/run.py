@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import models, report, sections
+from benchmarks import engine_sections, models, report, sections
 from benchmarks.comparison import PACES, SERVER_CPUS, Model, Pace, run_module
 from benchmarks.sections import Section
 from benchmarks.servers import CPUS
@@ -35,17 +35,17 @@ def measure(chosen: set[str], found: list[Model], pace: Pace) -> Iterator[Sectio
 
 
 def _arithmetic(pace: Pace) -> list[Section]:
-    from benchmarks.engines import LIMIT
+    from benchmarks.arithmetic import LIMIT
 
     if not LIMIT.exists():
         print(f"skipped: the engine against the floor needs {LIMIT}")
         return []
-    return sections.arithmetic(pace)
+    return engine_sections.arithmetic(pace)
 
 
 PER_MODEL: dict[str, Callable[[Model, Pace], list[Section]]] = {
-    "start": lambda model, pace: [sections.start(model, pace)],
-    "difference": lambda model, pace: [sections.difference(model, pace)],
+    "start": lambda model, pace: [engine_sections.start(model, pace)],
+    "difference": lambda model, pace: [engine_sections.difference(model, pace)],
     "closed": lambda model, pace: [sections.closed(model, pace)],
     "open": lambda model, pace: [sections.open_loop(model, pace)],
     "cores": lambda model, pace: sections.cores(model, pace) if len(CPUS) > 1 else [],

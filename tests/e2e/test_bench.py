@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import arithmetic, report, sections
+from benchmarks import arithmetic, engine_sections, report, sections
 from benchmarks.arithmetic import FLOOR_SIZES, call, floor, peak
 from benchmarks.comparison import SERVER_CPUS, Model, Pace, both, run_module
 from benchmarks.servers import CPUS
@@ -59,14 +59,14 @@ def test_growth_is_measured_over_both_axes(model: Model) -> None:
 
 def test_difference_is_measured(model: Model) -> None:
     """The largest difference between the native engine and the reference is told, and is not zero by construction."""
-    section = sections.difference(model, PACE)
+    section = engine_sections.difference(model, PACE)
     assert section.rows[0]["requests"] == PACE.compared_requests
     assert 0 < section.findings[0].value <= 1
 
 
 def test_start_is_measured_for_both_engines(model: Model) -> None:
     """Each engine's server is started once a round, and timed until it is ready."""
-    rows = sections.start(model, PACE).rows
+    rows = engine_sections.start(model, PACE).rows
     assert [row["engine"] for row in rows] == ["native", "tensorflow"]
     assert all(float(row["ready after s"]) > 0 and row["RSS MB"] > 50 for row in rows)
 
