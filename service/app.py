@@ -32,12 +32,17 @@ logger = logging.getLogger(__name__)
 
 STATUS: dict[type[RequestError], int] = {
     errors.MalformedJson: 400,
+    errors.MalformedHttp: 400,
     errors.Unauthorized: 401,
     errors.NotFound: 404,
+    errors.UnknownVersion: 404,
     errors.MethodNotAllowed: 405,
+    errors.RequestTimeout: 408,
+    errors.VersionRefused: 409,
     errors.BodyTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.InvalidRequest: 422,
+    errors.HeadersTooLarge: 431,
     errors.Internal: 500,
     errors.NotReady: 503,
     errors.Overloaded: 503,

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import SettingsError
@@ -38,6 +38,16 @@ class Settings(BaseSettings):
     engine: EngineChoice = Field(
         "auto", description="what computes the model; auto is native, or TensorFlow where that cannot be or differs"
     )
+    poll_s: float = Field(
+        5.0, ge=0, description="how often the model folder is looked at for new versions, in seconds; 0: never"
+    )
+    rollout_file: Path = Field(
+        default_factory=lambda settings: settings["model_dir"] / "rollout.json",
+        description="where the pin, the canary and the shadow are kept over a restart",
+    )
+    allowed_manifests: Path | None = Field(
+        None, description="file of sha256 sums, one a line; a version whose manifest is not among them is not loaded"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on; 0 lets the system choose")
     max_candidates: int = Field(2000, ge=1, description="most candidates in a request")
@@ -45,6 +55,14 @@ class Settings(BaseSettings):
         2000, ge=0, description="most ids, and most tags, in a request's history; the model keeps its newest"
     )
     max_body_bytes: int = Field(1 << 19, ge=1, description="longest body accepted, in bytes")
+    max_header_bytes: int = Field(1 << 14, ge=256, description="longest request line and headers accepted, in bytes")
+    max_connections: int = Field(4096, ge=1, description="most open connections, in each worker; others are refused")
+    header_timeout_s: float = Field(
+        10.0, gt=0, description="longest that a connection may take to send a request's headers, in seconds"
+    )
+    body_timeout_s: float = Field(
+        10.0, gt=0, description="longest that a body may take to arrive, whatever the deadline, in seconds"
+    )
     max_batch_rows: int = Field(1024, ge=1, description="most candidates the engine runs at once")
     max_queue_rows: int = Field(16384, ge=1, description="most candidates waiting; beyond, requests are refused")
     max_delay_ms: float = Field(
@@ -70,7 +88,28 @@ class Settings(BaseSettings):
     )
     inter_op_threads: int = Field(1, ge=1, description="TensorFlow threads across operations of one batch")
     keep_alive_s: int = Field(75, ge=1, description="how long an idle connection stays open, in seconds")
+    drain_delay_s: float = Field(
+        0.0, ge=0, description="how long, after SIGTERM, requests are still accepted while ready says no, in seconds"
+    )
     grace_s: int = Field(10, ge=0, description="longest wait for requests in flight at shutdown, in seconds")
+    stall_s: float = Field(
+        30.0, gt=0, description="a batch that runs longer than this makes the process not live, in seconds"
+    )
+    token: SecretStr | None = Field(None, description="bearer token that POST /score asks for; none: anybody may score")
+    token_file: Path | None = Field(
+        None, description="file of such tokens, one a line; read again when it changes, so that they can be rotated"
+    )
+    admin_token: SecretStr | None = Field(
+        None, description="bearer token that the admin routes ask for; without one, or a file, there are no such routes"
+    )
+    admin_token_file: Path | None = Field(
+        None, description="file of such tokens, one a line; read again when it changes"
+    )
+    tls_cert: Path | None = Field(None, description="certificate chain, PEM; with it and a key, HTTPS is served")
+    tls_key: Path | None = Field(None, description="the certificate's private key, PEM")
+    tls_client_ca: Path | None = Field(
+        None, description="certificate authorities, PEM; clients must bring a certificate that one of them signed"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
     access_log: bool = Field(default=False, description="log a line a request")
 

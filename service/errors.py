@@ -35,6 +35,24 @@ class MalformedJson(RequestError):
     code = "malformed_json"
 
 
+class MalformedHttp(RequestError):
+    """The bytes are not an HTTP request."""
+
+    code = "malformed_http"
+
+
+class HeadersTooLarge(RequestError):
+    """The request line and headers are longer than the limit."""
+
+    code = "headers_too_large"
+
+
+class RequestTimeout(RequestError):
+    """The headers or the body took too long to arrive."""
+
+    code = "request_timeout"
+
+
 class UnsupportedMediaType(RequestError):
     """The Content-Type is not application/json."""
 
@@ -63,6 +81,18 @@ class MethodNotAllowed(RequestError):
     """The path exists, the method does not."""
 
     code = "method_not_allowed"
+
+
+class UnknownVersion(RequestError):
+    """The model folder holds no such version."""
+
+    code = "unknown_version"
+
+
+class VersionRefused(RequestError):
+    """The version failed its checks, so it does not serve; the message has the reason."""
+
+    code = "version_refused"
 
 
 class Unauthorized(RequestError):

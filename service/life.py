@@ -41,10 +41,14 @@ class Service:
         if self.fleet is not None:
             await self._loading
 
-    async def stop(self) -> None:
-        """Say not ready, finish what is in flight within the grace period, stop."""
+    def drain(self) -> None:
+        """Say not ready from now on, and go on answering."""
         self.draining = True
         self._publish()
+
+    async def stop(self) -> None:
+        """Say not ready, finish what is in flight within the grace period, stop."""
+        self.drain()
         cut = await self.scorer.stop(self.settings.grace_s)
         if cut:
             logger.warning("cut %d requests after a grace period of %d s", cut, self.settings.grace_s)

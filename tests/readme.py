@@ -12,7 +12,11 @@ from service.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-DERIVED = {"executors": "its share of the CPUs it may use", "intra_op_threads": "as many as executors"}
+DERIVED = {
+    "executors": "its share of the CPUs it may use",
+    "intra_op_threads": "as many as executors",
+    "rollout_file": "`rollout.json` in the model folder",
+}
 
 
 def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
