@@ -25,6 +25,7 @@ from service.batch import Sample
 from service.batcher import Policy
 from service.config import Settings
 from service.engine import Engine, choice, native, tensorflow
+from service.loading import Opener
 from service.registry import Registry
 from service.scorer import Scorer
 
@@ -99,7 +100,7 @@ async def cores(model_dir: Path, rounds: int, seconds: float) -> list[dict[str, 
 
 async def _loaded(model_dir: Path, executors: int) -> Registry:
     """The newest version, with the threads that a server of as many executors gives it."""
-    registry = Registry(model_dir, partial(choice.load, intra_op_threads=executors))
+    registry = Registry(model_dir, Opener(partial(choice.load, intra_op_threads=executors)))
     await registry.start()
     if registry.current is None:
         raise RuntimeError(registry.problem)

@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -15,17 +14,19 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import __version__, engine, errors, schema
-from service.artifact import Manifest
+from service import __version__, errors, schema
 from service.batcher import Policy
 from service.config import Settings
 from service.connection import read_body, while_connected
 from service.errors import Internal, NotReady, RequestError
 from service.life import Service
+from service.loading import Opener
 from service.metrics import Metrics
 from service.middleware import CALL, CLIENT_CLOSED, Answer, Call, Edge
 from service.registry import Registry
+from service.rollout import RolloutFile
 from service.scorer import Scored, Scorer
+from service.shadow import Copy
 from service.workers import Fleet
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class Scoring:
     async def _score(self, call: Call, receive: Receive) -> Answer:
         service = self._service
         call.check_json()
-        served = service.serving()
+        served = service.serving(call.request_id)
         deadline = call.deadline(service.settings.deadline_ms)
         body = await read_body(receive, deadline)
         read_at = time.monotonic()
@@ -107,7 +108,12 @@ class Scoring:
         service.metrics.history(truncated=query.truncated, empty=query.empty)
         parse_s = time.monotonic() - read_at
         work = service.scorer.score(served, query.sample, deadline, explain=query.explain)
-        return self._answer(call, query, await while_connected(receive, work), parse_s)
+        scored = await while_connected(receive, work)
+        shadow = service.registry.shadow_of(call.request_id, served)
+        if shadow is not None:
+            again = partial(schema.decode, body, shadow.manifest, self._limits)  # another version sees it otherwise
+            service.shadow.offer(Copy(shadow, lambda: again().sample, scored.probabilities))
+        return self._answer(call, query, scored, parse_s)
 
     def _answer(self, call: Call, query: schema.Query, scored: Scored, parse_s: float) -> Answer:
         scored_at = time.monotonic()
@@ -122,7 +128,11 @@ class Scoring:
             call.request_id,
             latency_ms,
         )
-        self._service.metrics.stages(*durations_s, time.monotonic() - scored_at)
+        metrics = self._service.metrics
+        metrics.stages(*durations_s, time.monotonic() - scored_at)
+        metrics.answered(
+            scored.version, self._service.role(scored.version), scored_at - call.arrived, scored.probabilities
+        )
         call.code = "ok"
         return Answer(200, content, [(b"server-timing", (_TIMING % tuple(latency_ms.values())).encode())])
 
@@ -141,7 +151,7 @@ class _Server(FastAPI):
 
 def create_app(
     settings: Settings,
-    loader: Callable[[Path, Manifest], engine.Engine],
+    opener: Opener,
     registry: CollectorRegistry | None = None,
     fleet: Fleet | None = None,
 ) -> FastAPI:
@@ -149,7 +159,7 @@ def create_app(
 
     Args:
         settings: what it is told at start-up.
-        loader: makes a version's folder and manifest into an engine.
+        opener: loads versions.
         registry: where its metrics go; None makes one that also has the process's own.
         fleet: the workers this process is one of, if it is not alone.
     """
@@ -157,7 +167,13 @@ def create_app(
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
     metrics = Metrics(registry, fleet.metrics() if fleet else None)
-    versions = Registry(settings.model_dir, loader)
+    versions = Registry(
+        settings.model_dir,
+        opener,
+        RolloutFile(settings.rollout_file, fleet.folder / "rollout.json" if fleet else None),
+        loaded=lambda served: service.report(served),  # noqa: PLW0108  which does not exist yet
+        refused=metrics.refused,
+    )
     service = Service(settings, metrics, versions, _make_scorer(settings, metrics), fleet)
     scoring = Scoring(service)
 
@@ -260,7 +276,12 @@ def _add_pages(app: FastAPI, service: Service) -> None:
     async def model() -> Response:
         """The manifest of the serving version, and the engine that computes it."""
         served = service.serving()
-        return Answer(200, schema.render_model(served.manifest, served.engine.name, served.engine.fallback_reason))
+        return Answer(
+            200,
+            schema.render_model(
+                served.manifest, served.engine.name, served.engine.fallback_reason, service.registry.rollout
+            ),
+        )
 
 
 def _report(service: Service, *, ready: bool) -> Answer:

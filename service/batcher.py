@@ -197,6 +197,11 @@ class Batcher(Generic[Key, Payload, Answer]):
         if not job.future.cancel() and not job.future.cancelled():
             job.future.exception()  # retrieved, so that the loop does not report it as lost
 
+    @property
+    def spare(self) -> bool:
+        """Whether an executor is free and nothing waits."""
+        return not self._waiting and len(self._running) < self._executors
+
     def stalled(self, limit_s: float) -> bool:
         """Whether an executor is gone, or has been with one batch for longer than `limit_s`."""
         gone = self._open and not all(thread.is_alive() for thread in self._threads)

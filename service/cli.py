@@ -2,6 +2,7 @@
 
 import gc
 import http.client
+import json
 import logging
 import re
 import signal
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, get_args
 import click
 
 from service import __version__, artifact
-from service.config import Settings, load_settings
+from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
 
@@ -125,6 +126,8 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
     """Make the application, in the process that serves it."""
     from service.app import create_app
     from service.engine import choice
+    from service.loading import Opener
+    from service.trial import Trials
     from service.workers import end_with_parent
 
     _start_logging(settings)
@@ -132,13 +135,14 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
         end_with_parent()
     gc.collect()
     gc.freeze()  # what TensorFlow's import left is here to stay: looking through it under traffic takes 0.3 s each time
-    loader = partial(
-        choice.load,
-        choice=settings.engine,
-        intra_op_threads=settings.intra_op_threads,
-        inter_op_threads=settings.inter_op_threads,
+    intra, inter = settings.intra_op_threads, settings.inter_op_threads
+    opener = Opener(
+        partial(choice.load, choice=settings.engine, intra_op_threads=intra, inter_op_threads=inter),
+        Trials("try", "--engine", settings.engine),
+        partial(choice.load_tried, intra_op_threads=intra, inter_op_threads=inter),
+        settings.allowed_manifests,
     )
-    return create_app(settings, loader, fleet=fleet)
+    return create_app(settings, opener, fleet=fleet)
 
 
 def _to_sizes(_: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
@@ -210,7 +214,7 @@ def verify(folder: Path) -> None:
 
 def _verify(version: Path) -> str:
     from service.engine import tensorflow
-    from service.registry import open_version
+    from service.loading import open_version
 
     def load_rows(folder: Path, manifest: artifact.Manifest) -> Engine:
         return tensorflow.RowEngine(tensorflow.SavedModel(folder), manifest)
@@ -221,6 +225,23 @@ def _verify(version: Path) -> str:
     if artifact.GOLDEN not in served.manifest.files:
         return "ok, without golden requests"
     return f"ok, golden answers within {artifact.TOLERANCE:g} through every signature"
+
+
+@main.command("try", hidden=True)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--engine", type=click.Choice(get_args(EngineChoice)), required=True)
+@refusing
+def try_version(folder: Path, engine: EngineChoice) -> None:
+    """Do for a server what it would do to load a version, at the lowest priority, and print what came of it."""
+    from service.trial import yield_to_all
+
+    yield_to_all()
+    logging.disable()  # the last line that is written says what is wrong
+    from service.engine import choice
+    from service.loading import open_version
+
+    served = open_version(folder, partial(choice.load, choice=engine))
+    click.echo(json.dumps({"engine": served.engine.name, "fallback_reason": served.engine.fallback_reason}))
 
 
 @main.command()

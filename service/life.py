@@ -3,15 +3,21 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from service import STARTED
 from service.config import Settings
 from service.errors import NotReady
+from service.loading import Served
 from service.metrics import Metrics
-from service.registry import Registry, Served
+from service.registry import Registry
 from service.scorer import Scorer
+from service.shadow import Shadow
 from service.workers import Fleet
+
+FOLLOW_S = 0.5  # between looks of a worker at what the others were told
 
 logger = logging.getLogger(__name__)
 
@@ -28,18 +34,21 @@ class Service:
         self.scorer = scorer
         self.fleet = fleet
         self.draining = False
+        self.shadow = Shadow(lambda: scorer.spare, metrics)
         self._started = time.monotonic()
-        self._loading: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()  # the first loading has ended, well or badly
+        self._stopping = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the executors, and the model's loading in the background: the server listens meanwhile.
+        """Start the executors, and the versions' loading in the background: the server listens meanwhile.
 
         One worker of several listens only when it has loaded: until then the others answer in its place.
         """
         await self.scorer.start()
-        self._loading = asyncio.create_task(self._load())
+        self._watching = asyncio.create_task(self._watch())
         if self.fleet is not None:
-            await self._loading
+            await self.loaded()
 
     def drain(self) -> None:
         """Say not ready from now on, and go on answering."""
@@ -52,35 +61,42 @@ class Service:
         cut = await self.scorer.stop(self.settings.grace_s)
         if cut:
             logger.warning("cut %d requests after a grace period of %d s", cut, self.settings.grace_s)
-        if self._loading is not None:
-            await self._loading  # a version half loaded cannot be freed
+        self._stopping.set()
+        self.shadow.stop()
         await self.registry.stop()
+        if self._watching is not None:
+            await self._watching
 
     async def loaded(self) -> None:
-        """Wait until loading has ended, well or badly."""
-        if self._loading is not None:
-            await asyncio.wait([self._loading])
+        """Wait until the first loading has ended, well or badly."""
+        await self._tried.wait()
 
-    def serving(self) -> Served:
+    def serving(self, request_id: str = "") -> Served:
         """The version that scores a request arriving now.
 
         Raises:
             NotReady: there is none.
         """
-        if self.registry.current is None:
+        served = self.registry.choose(request_id)
+        if served is None:
             raise NotReady(f"the service is {self.status}")
-        return self.registry.current
+        return served
+
+    def role(self, version: str) -> str:
+        """What a version that has just answered is."""
+        return "serving" if self.registry.current is None or version == self.registry.current.version else "canary"
 
     @property
     def status(self) -> str:
-        """One of ok, degraded (other workers are not ready), loading, draining, failed."""
+        """One of ok, degraded (serving, but not as it should: `checks` has the reason), loading, draining, failed."""
         if self.draining:
             return "draining"
         if self.registry.current is None:
-            return "failed" if self._loading is None or self._loading.done() else "loading"
+            return "failed" if self._tried.is_set() else "loading"
         if not self.scorer.alive:
             return "failed"
-        return "ok" if self.fleet is None or self.fleet.check()["ok"] else "degraded"
+        complete = self.fleet is None or self.fleet.check()["ok"]
+        return "ok" if complete and not self.registry.problems else "degraded"
 
     @property
     def ready(self) -> bool:
@@ -91,6 +107,7 @@ class Service:
         """The body of the health routes."""
         served = self.registry.current
         workers = {"workers": self.fleet.check()} if self.fleet is not None else {}
+        problems = self.registry.problems
         return {
             "status": self.status,
             "model": served and served.manifest.name,
@@ -99,24 +116,42 @@ class Service:
             "uptime_s": round(time.monotonic() - self._started, 3),
             "checks": {
                 "model": {"ok": served is not None, "detail": self.registry.problem or _how_loaded(served)},
+                "versions": {"ok": not problems, "detail": "; ".join(problems) or "as decided"},
                 "executors": {"ok": self.scorer.alive, "detail": self.scorer.state},
                 "accepting": {"ok": not self.draining, "detail": "draining" if self.draining else "yes"},
                 **workers,
             },
         }
 
-    async def _load(self) -> None:
+    async def _watch(self) -> None:
+        """Load what should serve, then look for changes until stopped."""
+        await self._settle(self.registry.start)
+        self._tried.set()
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._pause_s())
+                return
+            await self._settle(self.registry.settle)
+
+    async def _settle(self, settle: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self.registry.start()
+            await settle()
         except Exception:
-            logger.exception("the newest version could not be loaded")
-        if self.registry.current is not None:
-            self._report(self.registry.current)
+            logger.exception("the versions could not be looked at")
         self._publish()
 
-    def _report(self, served: Served) -> None:
-        """Say what it took to become ready."""
-        ready_s = time.monotonic() - STARTED
+    def _pause_s(self) -> float | None:
+        """How long until the folder is looked at again; workers must soon learn what one of them was told."""
+        poll_s = self.settings.poll_s or None
+        return poll_s if self.fleet is None or poll_s is None else min(poll_s, FOLLOW_S)
+
+    def refused(self) -> None:
+        """A version has failed its checks."""
+        self.metrics.refused()
+
+    def report(self, served: Served) -> None:
+        """A version has been loaded: say what that took."""
+        ready_s = None if self._tried.is_set() else time.monotonic() - STARTED
         self.metrics.loaded(
             ready_s,
             served.load_s,
@@ -125,11 +160,11 @@ class Service:
             fallback=bool(served.engine.fallback_reason),
         )
         logger.info(
-            "serving %s version %s with %s: ready after %.1f s; loading took %.1f s and %.0f MB, compilations: %d",
+            "%s version %s serves with %s%s; loading took %.1f s and %.0f MB, compilations: %d",
             served.manifest.name,
             served.version,
             served.engine.name,
-            ready_s,
+            "" if ready_s is None else f": ready after {ready_s:.1f} s",
             served.load_s,
             served.memory_bytes / 1e6,
             served.compilations,

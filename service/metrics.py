@@ -1,21 +1,23 @@
 """Every collector of the service in one object; its callers report events and never see Prometheus."""
 
-import os
-from bisect import bisect_left
-from collections.abc import Iterable
 from dataclasses import dataclass
-from threading import Lock
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.samples import Sample
+
+from service.collectors import Spread, Tally, Versions, several
 
 # From half a millisecond, the fastest answer worth telling apart, to ten seconds, longer than any sane deadline.
 TIME_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 ROW_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 REQUEST_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
 RATIO_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+SHARE_BUCKETS = tuple(round(0.05 * i, 2) for i in range(1, 21))
+DIFFERENCE_BUCKETS = (1e-6, 1e-5, 1e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 PHASES = ("load", "traffic")
 STAGES = ("parse", "queue", "pack", "infer", "respond")
@@ -142,6 +144,44 @@ SPECS = (
         (),
         "Resident memory that loading the version added, in all workers. Set when it is ready.",
     ),
+    Spec(
+        "din_version_loads_total",
+        "counter",
+        ("result",),
+        "Versions that were loaded, and that were refused because they failed their checks; the log and GET /health "
+        "have the reason. Counted when the version is ready, or has failed.",
+    ),
+    Spec(
+        "din_version_duration_seconds",
+        "histogram",
+        ("version", "role"),
+        "Time of the requests that a version answered, as serving or as canary. Starts and ends as total in the "
+        "answer; for a shadow the time of packing and running its copy. The last 8 versions are kept.",
+        TIME_BUCKETS,
+    ),
+    Spec(
+        "din_probability",
+        "histogram",
+        ("version",),
+        "Probabilities that a version answered, its shadow copies among them: the distribution of its scores. Counted "
+        "within a second or 64 requests of the answer. The last 8 versions are kept.",
+        SHARE_BUCKETS,
+    ),
+    Spec(
+        "din_shadow_requests_total",
+        "counter",
+        ("outcome",),
+        "Requests of the shadow's share: compared; skipped, because it would have delayed others; failed on the "
+        "shadow. Counted when that is known.",
+    ),
+    Spec(
+        "din_shadow_difference",
+        "histogram",
+        ("version",),
+        "Mean absolute difference between a shadow's probabilities and those that were answered, a request. Observed "
+        "when the shadow has run it. The last 8 versions are kept.",
+        DIFFERENCE_BUCKETS,
+    ),
 )
 _SPECS = {spec.name: spec for spec in SPECS}
 
@@ -155,36 +195,6 @@ _MODES: dict[str, Literal["livesum", "livemax"]] = {
 }
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter and histogram, unread
-
-
-class Tally(Histogram):
-    """A histogram that adds up in plain numbers until it is read: 0.4 us an observation in place of 0.8.
-
-    For one process only: several read each other's from files, which hold nothing of what waits here.
-    """
-
-    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        """Count `amount`; exemplars are not kept."""
-        with self._adding:
-            self._counts[bisect_left(self._upper_bounds, amount)] += 1
-            self._total += amount
-
-    def _metric_init(self) -> None:
-        super()._metric_init()
-        self._adding = Lock()
-        self._clear()
-
-    def _clear(self) -> None:
-        self._counts = [0] * len(self._upper_bounds)
-        self._total = 0.0
-
-    def _child_samples(self) -> Iterable[Sample]:
-        with self._adding:
-            for bucket, count in zip(self._buckets, self._counts, strict=True):
-                bucket.inc(count)
-            self._sum.inc(self._total)
-            self._clear()
-        return super()._child_samples()
 
 
 class Metrics:
@@ -213,6 +223,13 @@ class Metrics:
         self._fallbacks = self._counter("din_engine_fallbacks_total")
         compilations = self._counter("din_compilations_total")
         self._compilations = {phase: compilations.labels(phase) for phase in PHASES}
+        self._loads = self._counter("din_version_loads_total")
+        self._by_version = Versions(
+            self._histogram("din_version_duration_seconds"),
+            self._histogram("din_shadow_difference"),
+            self._spread("din_probability"),
+        )
+        self._shadow = self._counter("din_shadow_requests_total")
         self._ready_s = self._gauge("din_ready_seconds")
         self._load_s = self._gauge("din_load_seconds")
         self._load_memory = self._gauge("din_load_memory_bytes")
@@ -249,14 +266,30 @@ class Metrics:
             self._empty.inc()
 
     def loaded(
-        self, ready_s: float, load_s: float, memory_bytes: int, compilations: int, *, fallback: bool = False
+        self, ready_s: float | None, load_s: float, memory_bytes: int, compilations: int, *, fallback: bool = False
     ) -> None:
-        """A version is ready: since the process started, since its loading started, and what it took."""
+        """A version is ready: since the process started, if it is the first; since its loading started; what it took."""
+        self._loads.labels("loaded").inc()
         self._fallbacks.inc(fallback)
-        self._ready_s.set(ready_s)
+        if ready_s is not None:
+            self._ready_s.set(ready_s)
         self._load_s.set(load_s)
         self._load_memory.set(memory_bytes)
         self._compilations["load"].inc(compilations)
+
+    def refused(self) -> None:
+        """A version has failed its checks."""
+        self._loads.labels("refused").inc()
+
+    def answered(self, version: str, role: str, duration_s: float, probabilities: NDArray[np.float32]) -> None:
+        """A version answered a request, as `serving`, `canary` or `shadow`."""
+        self._by_version.answered(version, role, duration_s, probabilities)
+
+    def shadow(self, outcome: str, version: str = "", difference: float = 0.0) -> None:
+        """A request of the shadow's share was `compared`, `skipped` or `failed`."""
+        self._shadow.labels(outcome).inc()
+        if outcome == "compared":
+            self._by_version.differed(version, difference)
 
     def batch(self, engine: str, rows: int, requests: int, padding: float, compilations: int) -> None:
         """An engine ran a batch, and compiled as many programs first."""
@@ -288,7 +321,11 @@ class Metrics:
         spec = _SPECS[name]
         return Gauge(name, spec.help, spec.labels, registry=self._registry, multiprocess_mode=_MODES[name])
 
+    def _spread(self, name: str) -> Spread:
+        spec = _SPECS[name]
+        return Spread(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)
+
     def _histogram(self, name: str) -> Histogram:
         spec = _SPECS[name]
-        kind = Histogram if "PROMETHEUS_MULTIPROC_DIR" in os.environ else Tally  # other workers read at any time
+        kind = Histogram if several() else Tally  # other workers read at any time
         return kind(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)

@@ -13,7 +13,7 @@ from service.batch import Batch, Floats, Sample
 from service.batcher import Batcher, Job, Policy
 from service.engine import Engine
 from service.errors import DeadlineExceeded, InvalidRequest
-from service.registry import Served
+from service.loading import Served
 
 STALLED_S = 30.0  # no batch takes this long; a process whose executor hangs should be replaced
 
@@ -72,6 +72,11 @@ class Scorer:
     def alive(self) -> bool:
         """Whether every executor is there and none has been with one batch for longer than `STALLED_S`."""
         return not self._batcher.stalled(STALLED_S)
+
+    @property
+    def spare(self) -> bool:
+        """Whether an executor is free and nothing waits."""
+        return self._batcher.spare
 
     @property
     def state(self) -> str:

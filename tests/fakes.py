@@ -70,6 +70,11 @@ class FakeEngine:
     def warm(self) -> None:
         """Nothing to compile."""
 
+    def forget(self) -> None:
+        """Forget what it was tried with while it was loaded."""
+        self.rows.clear()
+        self.entered = threading.Semaphore(0)
+
     def compilations(self) -> int:
         """As many as a test has put there."""
         compiled, self.compiled = self.compiled, 0

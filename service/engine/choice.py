@@ -12,6 +12,7 @@ from service.batch import Floats, Ids, Sample
 from service.config import EngineChoice
 from service.engine import Engine, native, tensorflow
 from service.errors import ArtifactError
+from service.trial import Verdict
 
 RANDOM_REQUESTS = 200
 AT_ONCE = 25  # requests in a batch: few calls of TensorFlow, and little memory for its repeated histories
@@ -44,6 +45,24 @@ def load(
                 reason = str(error)
                 logger.warning("serving with TensorFlow: %s", reason)
         return tensorflow.open_engine(model, manifest, reason)
+    except Exception:
+        model.close()
+        raise
+
+
+def load_tried(
+    version: Path, manifest: Manifest, verdict: Verdict, *, intra_op_threads: int = 1, inter_op_threads: int = 1
+) -> Engine:
+    """Load a version with the engine that a trial in another process settled on; nothing is compared again.
+
+    Raises:
+        ArtifactError: it does not load.
+    """
+    if verdict.engine == native.NativeEngine.name:
+        return native.load(version, manifest)
+    model = tensorflow.SavedModel(version, intra_op_threads, inter_op_threads)
+    try:
+        return tensorflow.open_engine(model, manifest, verdict.fallback_reason)
     except Exception:
         model.close()
         raise

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from service.artifact import Manifest, to_array, to_sample
 from service.batch import Floats, Sample
 from service.errors import InvalidRequest, MalformedJson
+from service.rollout import Rollout
 from service.schema.wire import ModelResponse, ScoreRequest
 
 _LONGEST_FIELD = 100  # characters of a client's own field name that are repeated to it
@@ -105,9 +106,11 @@ def render_health(health: dict[str, Any]) -> bytes:
     return orjson.dumps(health)
 
 
-def render_model(manifest: Manifest, engine: str, fallback_reason: str | None) -> bytes:
+def render_model(manifest: Manifest, engine: str, fallback_reason: str | None, rollout: Rollout) -> bytes:
     """Write the body of GET /model."""
-    described = ModelResponse.model_construct(**dict(manifest), engine=engine, fallback_reason=fallback_reason)
+    described = ModelResponse.model_construct(
+        **dict(manifest), engine=engine, fallback_reason=fallback_reason, rollout=rollout
+    )
     return described.model_dump_json().encode()
 
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from service.artifact import Manifest
 from service.errors import RequestError
+from service.rollout import Rollout
 
 IdT = TypeVar("IdT", bound=int | str)
 TagT = TypeVar("TagT", bound=int | str)
@@ -95,7 +96,7 @@ class Check(_Wire):
 class HealthResponse(_Wire):
     """Whether the service can score, and why not."""
 
-    status: Literal["ok", "loading", "draining", "failed"]
+    status: Literal["ok", "degraded", "loading", "draining", "failed"]
     model: str | None
     version: str | None
     engine: str | None
@@ -104,10 +105,11 @@ class HealthResponse(_Wire):
 
 
 class ModelResponse(Manifest):
-    """The manifest of the serving version, and what computes it."""
+    """The manifest of the serving version, what computes it, and what was decided about the others."""
 
     engine: str
     fallback_reason: str | None = Field(description="why TensorFlow serves it though the native engine was preferred")
+    rollout: Rollout
 
 
 REQUEST_EXAMPLE = {

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from service.app import create_app
 from service.artifact import Feature, Features, Manifest, write_manifest
 from service.config import Settings
+from service.loading import Opener
 from tests.fakes import FakeEngine, probability
 
 Expected: TypeAlias = Callable[[dict[str, Any]], list[float]]
@@ -73,7 +74,7 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def app(settings: Settings, engine: FakeEngine) -> FastAPI:
     """The application, not started."""
-    return create_app(settings, lambda *_: engine)
+    return create_app(settings, Opener(lambda *_: engine))
 
 
 @pytest.fixture
@@ -81,6 +82,7 @@ async def client(app: FastAPI, engine: FakeEngine) -> AsyncIterator[httpx.AsyncC
     """A client of the started application, its model loaded."""
     async with app.router.lifespan_context(app):
         await app.state.service.loaded()
+        engine.forget()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             yield client
         engine.gate.set()  # a test that failed must not leave the executor waiting

@@ -28,7 +28,7 @@ async def test_healthy_service_says_what_it_serves(client: httpx.AsyncClient, pa
     assert response.status_code == 200
     assert (health.status, health.model, health.version, health.engine) == ("ok", "din", "1", "fake")
     assert {name: check.ok for name, check in health.checks.items()} == dict.fromkeys(
-        ("model", "executors", "accepting"), True
+        ("model", "versions", "executors", "accepting"), True
     )
 
 
@@ -47,6 +47,7 @@ async def test_model_is_the_manifest(client: httpx.AsyncClient, manifest: Manife
     """GET /model returns the serving version's manifest, and which engine computes it."""
     described = (await client.get("/model")).json()
     assert (described.pop("engine"), described.pop("fallback_reason")) == ("fake", None)
+    assert described.pop("rollout") == {"pin": None, "canary": None, "shadow": None}
     assert Manifest.model_validate_json(json.dumps(described)) == manifest
 
 

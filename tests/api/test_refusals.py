@@ -16,6 +16,7 @@ from service.app import create_app
 from service.config import Settings
 from service.connection import read_body, while_connected
 from service.errors import ArtifactError, DeadlineExceeded
+from service.loading import Opener
 
 pytestmark = pytest.mark.anyio
 
@@ -81,7 +82,7 @@ async def test_defect_is_a_bland_error(
 ) -> None:
     """A defect of ours is logged with its traceback and the request id, on every route, and told to nobody."""
 
-    def fail() -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError(REASON)
 
     app.state.service.serving = fail
@@ -116,7 +117,7 @@ async def test_failed_load_is_not_ready(settings: Settings, good: Body, error: E
     def load(*_: object) -> Any:
         raise error
 
-    app = create_app(settings, load)
+    app = create_app(settings, Opener(load))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
@@ -153,9 +154,10 @@ async def test_stop_cuts_what_outlives_the_grace(
     settings: Settings, engine: Any, good: Body, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A request that outlives the grace period is refused, and the log says how many were."""
-    app = create_app(settings.model_copy(update={"grace_s": 0}), lambda *_: engine)
+    app = create_app(settings.model_copy(update={"grace_s": 0}), Opener(lambda *_: engine))
     async with app.router.lifespan_context(app):
         await app.state.service.loaded()
+        engine.forget()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             engine.gate.clear()
             inside = asyncio.create_task(client.post("/score", json=good))

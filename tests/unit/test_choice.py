@@ -19,7 +19,7 @@ from service.engine import Engine, choice, native, tensorflow
 from service.engine.native import NativeEngine
 from service.engine.native.variables import SUFFIX
 from service.errors import ArtifactError
-from service.registry import open_version
+from service.loading import open_version
 from service.training.export import Origin, export
 
 MakeDin: TypeAlias = Callable[..., Any]

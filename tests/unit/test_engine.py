@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.artifact import Manifest, Signatures
 from service.batch import BlockBatch, Floats, Sample
 from service.engine import Engine, native, tensorflow
-from service.registry import open_version
+from service.loading import open_version
 from tests.fakes import FakeEngine
 
 MakeSample: TypeAlias = Callable[..., Sample]

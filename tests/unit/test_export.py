@@ -12,7 +12,7 @@ import tensorflow as tf
 from service import artifact
 from service.batch import Ids, Sample
 from service.errors import ArtifactError
-from service.registry import open_version
+from service.loading import open_version
 from service.training import export as exporting
 from service.training.export import Origin, export
 from service.training.folded import BLOCK

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from service.metrics import PHASES, STAGES, Metrics, Tally
+from service.collectors import Tally
+from service.metrics import PHASES, STAGES, Metrics
 
 
 @pytest.fixture

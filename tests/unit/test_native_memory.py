@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("service.engine.native._forward", reason="the native engine is not built")
 
 from service.engine.native import _forward
-from service.registry import resident_bytes
+from service.loading import resident_bytes
 from tests.unit import raw
 from tests.unit.hostile import ARGUMENTS, REQUEST
 from tests.unit.raw import as_tuples, draw_raw, make_network

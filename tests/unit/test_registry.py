@@ -20,7 +20,8 @@ from service.artifact import (
 from service.batch import BlockBatch, Floats
 from service.engine import Engine
 from service.errors import ArtifactError
-from service.registry import Registry, resident_bytes
+from service.loading import Opener, resident_bytes
+from service.registry import Registry
 from tests.fakes import FakeEngine, write_version
 
 pytestmark = pytest.mark.anyio
@@ -81,7 +82,7 @@ class Plain(FakeEngine):
 
 async def started(model_dir: Path, engine: Engine) -> Registry:
     """Start a registry whose loader hands out one engine."""
-    registry = Registry(model_dir, lambda *_: engine)
+    registry = Registry(model_dir, Opener(lambda *_: engine))
     await registry.start()
     return registry
 
@@ -154,7 +155,7 @@ async def test_newest_version_is_served(tmp_path: Path) -> None:
 
 async def test_loading_is_the_first_problem(tmp_path: Path) -> None:
     """Until it is started a registry says that it is loading."""
-    registry = Registry(tmp_path, lambda *_: FakeEngine())
+    registry = Registry(tmp_path, Opener(lambda *_: FakeEngine()))
     assert (registry.current, registry.problem) == (None, "loading")
 
 
@@ -233,7 +234,7 @@ async def test_failing_loader_is_a_problem(
         raise error
 
     write_version(tmp_path)
-    registry = Registry(tmp_path, load)
+    registry = Registry(tmp_path, Opener(load))
     await registry.start()
     assert registry.current is None
     assert (registry.problem or "").endswith(problem)

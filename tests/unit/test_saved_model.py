@@ -11,7 +11,7 @@ from service.artifact import BlockSignature, Manifest, RowSignature, Signatures
 from service.batch import Sample
 from service.engine import tensorflow
 from service.errors import ArtifactError
-from service.registry import open_version
+from service.loading import open_version
 
 FOREIGN = RowSignature(
     name="rank",

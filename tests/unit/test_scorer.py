@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from service.batch import Batch, BlockBatch, Floats, Sample
 from service.batcher import Policy
 from service.errors import DeadlineExceeded, Internal, InvalidRequest, NotReady, Overloaded
-from service.registry import Served
+from service.loading import Served
 from service.scorer import Scorer
 from tests.fakes import MANIFEST, FakeEngine, probability
 
