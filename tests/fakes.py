@@ -1,6 +1,7 @@
 """An engine whose answers betray any mix-up, and a run function for a batcher that waits to be told."""
 
 import asyncio
+import gc
 import threading
 import zlib
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from service.artifact import (
     write_manifest,
 )
 from service.batch import BlockBatch, Floats, Sample, pack_blocks
+from service.engine import Engine
 
 BLOCK = 4  # candidates
 NUMBERS = Feature(dtype="int64", buckets=8, dimension=2, max_history=4)
@@ -115,6 +117,40 @@ def write_version(model_dir: Path, number: int = 1) -> Path:
     write_golden(folder, Golden(requests=requests))
     write_manifest(folder, MANIFEST.model_copy(update={"version": str(number)}))
     return folder
+
+
+class Loads:
+    """A loader of fake engines that notes what it loads."""
+
+    def __init__(self) -> None:
+        self.versions: list[str] = []
+        self.engines: dict[str, FakeEngine] = {}
+
+    def __call__(self, folder: Path, manifest: Manifest) -> Engine:
+        """Load a version."""
+        self.versions.append(folder.name)
+        engine = self.engines[folder.name] = FakeEngine()
+        return engine
+
+
+def damage(folder: Path) -> None:
+    """Alter a file."""
+    (folder / "saved_model.pb").write_bytes(b"something else")
+
+
+def repair(folder: Path) -> None:
+    """Put the file back."""
+    (folder / "saved_model.pb").write_bytes(b"graph")
+
+
+async def freed(engine: FakeEngine) -> bool:
+    """Whether an engine is closed soon: that happens in a thread."""
+    gc.collect()
+    for _ in range(500):
+        if engine.closed:
+            return True
+        await asyncio.sleep(0.01)
+    return False
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:

@@ -1,0 +1,97 @@
+"""Trials of versions in real child processes of Python."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from service.errors import ArtifactError
+from service.trial import Trials, Verdict
+
+VERSION = Path("model/7")
+
+
+def child(code: str, timeout_s: float = 60) -> Trials:
+    """Trials whose process runs `code` with the version as its argument."""
+    trials = Trials(timeout_s=timeout_s)
+    trials._command = [sys.executable, "-c", code]
+    return trials
+
+
+def test_verdict_is_what_the_child_prints_last() -> None:
+    """The last line of a successful child is the verdict; it is given the version's folder."""
+    code = "import json, sys; print('noise'); print(json.dumps({'engine': 'native', 'fallback_reason': sys.argv[1]}))"
+    assert child(code).run(VERSION) == Verdict("native", "model/7")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        pytest.param("import sys; print('Error: no graph', file=sys.stderr); sys.exit(1)", "no graph", id="refused"),
+        pytest.param("raise KeyError('x')", "KeyError: 'x'", id="traceback"),
+        pytest.param("import sys; sys.exit(3)", "model/7: the trial ended with status 3", id="silent"),
+        pytest.param("import os; os.abort()", "model/7: the trial was ended by signal 6", id="crashed"),
+    ],
+)
+def test_failed_child_is_a_reason(code: str, reason: str) -> None:
+    """However a child fails, this process goes on with one sentence."""
+    with pytest.raises(ArtifactError) as caught:
+        child(code).run(VERSION)
+    assert str(caught.value) == reason
+
+
+def test_child_that_takes_too_long_is_ended() -> None:
+    """A trial has an end."""
+    with pytest.raises(ArtifactError, match="took longer than 0 s"):
+        child("import time; time.sleep(60)", timeout_s=0.2).run(VERSION)
+
+
+def test_child_that_cannot_start_is_a_reason() -> None:
+    """Where no process can be started, the version is refused."""
+    trials = Trials()
+    trials._command = ["/no/such/python"]
+    with pytest.raises(ArtifactError, match="model/7: the trial cannot be started: No such file or directory"):
+        trials.run(VERSION)
+
+
+def test_stop_ends_the_running_trial_and_all_later_ones() -> None:
+    """A server that stops waits for no trial."""
+    trials = child("import time; time.sleep(60)")
+    reasons = []
+
+    def run() -> None:
+        with pytest.raises(ArtifactError) as caught:
+            trials.run(VERSION)
+        reasons.append(str(caught.value))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while trials._child is None:  # no event tells that a process has started
+        time.sleep(0.001)
+    trials.stop()
+    thread.join()
+    assert reasons == ["model/7: the trial was ended by signal 9"]
+    with pytest.raises(ArtifactError, match="the server stops"):
+        trials.run(VERSION)
+
+
+def test_child_gives_way_and_ends_with_its_parent() -> None:
+    """A child runs at the lowest priority, and ends when nobody holds the other end of its input."""
+    code = """
+import os, time
+from service.trial import yield_to_all
+yield_to_all()
+print(os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else os.nice(0), flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        lowest = os.SCHED_IDLE if hasattr(os, "SCHED_IDLE") else 19
+        assert int(process.stdout.readline()) == lowest
+        process.stdin.close()
+        assert process.wait(30) == 1
