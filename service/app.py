@@ -7,14 +7,15 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
+from fastapi.security import HTTPBearer
 from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import __version__, errors, schema
+from service import __version__, admin, errors, schema
 from service.batcher import Policy
 from service.config import Settings
 from service.connection import read_body, while_connected
@@ -27,6 +28,7 @@ from service.registry import Registry
 from service.rollout import RolloutFile
 from service.scorer import Scored, Scorer
 from service.shadow import Copy
+from service.tokens import Tokens, make_tokens
 from service.workers import Fleet
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ STATUS: dict[type[RequestError], int] = {
     errors.Overloaded: 503,
     errors.DeadlineExceeded: 504,
 }
+_HEADERS = {401: [(b"www-authenticate", b"Bearer")], 503: [(b"retry-after", b"1")]}
 _BLAND = "the server failed on this request; its log has the details under the request id"
 _ROUTING = {404: errors.NotFound("there is no such path"), 405: errors.MethodNotAllowed("the path has other methods")}
 _CLIENT_CLOSED_STATUS = 499  # nginx's
@@ -70,17 +73,21 @@ def refuse(call: Call, error: Exception, headers: Iterable[tuple[bytes, bytes]] 
         error = Internal(_BLAND)
     call.code = error.code
     status = STATUS[type(error)]
-    retry = [(b"retry-after", b"1")] if status == STATUS[NotReady] else []
-    return Answer(
-        status, schema.render_error(error.code, error.message, error.field, call.request_id), [*headers, *retry]
-    )
+    content = schema.render_error(error.code, error.message, error.field, call.request_id)
+    return Answer(status, content, [*headers, *_HEADERS.get(status, ())])
 
 
 class Scoring:
-    """POST /score."""
+    """POST /score.
 
-    def __init__(self, service: Service) -> None:
+    Args:
+        service: what scores.
+        tokens: one of which a request must bring; None: anybody may score.
+    """
+
+    def __init__(self, service: Service, tokens: Tokens | None) -> None:
         self._service = service
+        self.tokens = tokens
         self._limits = schema.Limits(service.settings.max_candidates, service.settings.max_history)
 
     async def respond(self, call: Call, receive: Receive) -> Answer:
@@ -99,6 +106,8 @@ class Scoring:
 
     async def _score(self, call: Call, receive: Receive) -> Answer:
         service = self._service
+        if self.tokens is not None:
+            self.tokens.check(call.headers)
         call.check_json()
         served = service.serving(call.request_id)
         deadline = call.deadline(service.settings.deadline_ms)
@@ -162,6 +171,9 @@ def create_app(
         opener: loads versions.
         registry: where its metrics go; None makes one that also has the process's own.
         fleet: the workers this process is one of, if it is not alone.
+
+    Raises:
+        SettingsError: the tokens of the settings cannot be had.
     """
     if registry is None:
         registry = CollectorRegistry()
@@ -175,7 +187,7 @@ def create_app(
         refused=metrics.refused,
     )
     service = Service(settings, metrics, versions, _make_scorer(settings, metrics), fleet)
-    scoring = Scoring(service)
+    scoring = Scoring(service, make_tokens(settings, "token"))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -206,6 +218,8 @@ def create_app(
     app.state.service = service
     _add_score(app, scoring)
     _add_pages(app, service)
+    if (admins := make_tokens(settings, "admin_token")) is not None:
+        admin.add_routes(app, service, admins, STATUS)
     return app
 
 
@@ -229,9 +243,12 @@ def _add_score(app: FastAPI, scoring: Scoring) -> None:
         "schema": {"type": "number", "exclusiveMinimum": 0},
     }
 
+    bearer = HTTPBearer(scheme_name="score_token", auto_error=False)  # for the document: `scoring` asks for it
+
     @app.post(
         "/score",
         summary="Score candidates",
+        dependencies=[Depends(bearer)] if scoring.tokens else [],
         response_model=schema.ScoreResponse,
         responses={
             200: {"content": {"application/json": {"example": schema.RESPONSE_EXAMPLE}}},

@@ -264,6 +264,22 @@ def check_files(version: Path, manifest: Manifest) -> None:
             raise ArtifactError(f"{version / name}: sha256 is not the manifest's")
 
 
+def manifest_sum(version: Path) -> str:
+    """sha256 of a version's manifest, and so, by the sums in it, of all its files. ArtifactError: it is unreadable."""
+    return hashlib.sha256(_read_bytes(version / MANIFEST)).hexdigest()
+
+
+def check_allowed(version: Path, allowed: Path) -> None:
+    """Check that a version's manifest is in a list of sums: the first word of each line, as `sha256sum` writes them.
+
+    Raises:
+        ArtifactError: it is not, or one of the two files cannot be read.
+    """
+    found = manifest_sum(version)
+    if found.encode() not in re.findall(rb"^\s*([0-9a-f]{64})\b", _read_bytes(allowed).lower(), re.MULTILINE):
+        raise ArtifactError(f"{version / MANIFEST}: sha256 {found} is not among those that {allowed} allows")
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -273,11 +289,17 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 def _read(path: Path, model: type[_Model]) -> _Model:
+    content = _read_bytes(path)
     try:
-        return model.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
+        return model.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ArtifactError(f"{path}: {place or 'file'}: {first['msg']}") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error

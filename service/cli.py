@@ -21,6 +21,7 @@ from service import __version__, artifact
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
+from service.tokens import check_tokens
 
 if TYPE_CHECKING:  # imported where they are used, so that every command starts fast
     import uvicorn
@@ -72,6 +73,7 @@ def serve(**flags: Any) -> None:
     """Serve the newest version of a model folder over HTTP."""
     settings = load_settings({name: value for name, value in flags.items() if value is not None})
     click.echo(f"dinserve {__version__}\n{settings.describe()}", err=True)
+    check_tokens(settings)
     _start_logging(settings)
     if settings.workers == 1:
         _serve_alone(settings)
@@ -210,6 +212,7 @@ def verify(folder: Path) -> None:
         raise ArtifactError(f"{folder}: neither a version nor a folder of versions")
     for version in found:
         click.echo(f"{version}: {_verify(version)}")
+        click.echo(f"{artifact.manifest_sum(version)}  {version / artifact.MANIFEST}")  # a line for an allow-list
 
 
 def _verify(version: Path) -> str:

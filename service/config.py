@@ -149,3 +149,5 @@ def _cross_check(settings: Settings) -> None:
         raise SettingsError(
             f"DIN_MAX_DELAY_MS = {settings.max_delay_ms}: not below DIN_DEADLINE_MS = {settings.deadline_ms}"
         )
+    if settings.admin_token is not None and settings.admin_token == settings.token:
+        raise SettingsError("DIN_ADMIN_TOKEN: the same as DIN_TOKEN, so that whoever may score could change versions")

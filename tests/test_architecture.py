@@ -14,6 +14,7 @@ HTTP = frozenset({"fastapi", "starlette", "uvicorn", "httpx", "http"})
 TENSORFLOW = frozenset({"tensorflow", "keras"})
 SERVER = frozenset(
     {
+        "tokens",
         "batcher",
         "trial",
         "rollout",
@@ -42,6 +43,7 @@ SERVER = frozenset(
 MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "errors": HTTP,
     "config": HTTP,
+    "tokens": HTTP | {"asyncio"},
     "batch": HTTP | {"time", "asyncio", "concurrent", "threading", "config"},
     "artifact": HTTP | {"config"},
     "batcher": HTTP | {"artifact", "batch", "config", "numpy", "pydantic", "prometheus_client"},
