@@ -1,58 +1,19 @@
 """Real processes of the server, and a version trained through the command line on data made here."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from service.cli import main
+from tests.servers import StartServer, run_server
 
-POLLS = 600  # of a tenth of a second
 SEED = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A running `dinserve serve`."""
-
-    url: str
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    def poll(self, path: str, done: Callable[[httpx.Response], bool]) -> httpx.Response:
-        """Ask for `path` ten times a second until the answer is `done`; a process that has died is an error at once."""
-        for _ in range(POLLS):
-            with suppress(httpx.TransportError):
-                response = httpx.get(self.url + path, timeout=5)
-                if done(response):
-                    return response
-            with suppress(subprocess.TimeoutExpired):
-                status = self.process.wait(0.1)
-                pytest.fail(f"the server ended with status {status}:\n{self.log.read_text()}")
-        return pytest.fail(f"the server did not get there:\n{self.log.read_text()}")
-
-    def score(self, body: dict[str, Any]) -> httpx.Response:
-        """Post to /score."""
-        return httpx.post(self.url + "/score", json=body, timeout=10)
-
-    def stop(self) -> int:
-        """Send SIGTERM and return the exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-
-StartServer: TypeAlias = Callable[..., AbstractContextManager[Server]]
 
 
 @pytest.fixture
@@ -61,31 +22,7 @@ def start_server(tmp_path: Path) -> StartServer:
 
     With `ready=False` the block begins when the server listens, not when it is ready.
     """
-
-    @contextmanager
-    def start(model_dir: Path, *, ready: bool = True, **settings: object) -> Iterator[Server]:
-        given = {f"DIN_{name.upper()}": str(value) for name, value in settings.items()}
-        port, log = free_port(), tmp_path / "server.log"
-        command = [sys.executable, "-m", "service", "serve", "--model-dir", str(model_dir), "--port", str(port)]
-        with log.open("wb") as file, subprocess.Popen(command, env={**os.environ, **given}, stderr=file) as process:
-            server = Server(f"http://127.0.0.1:{port}", process, log)
-            try:
-                server.poll("/health", lambda response: response.status_code == 200 or not ready)
-                yield server
-            except BaseException:
-                process.kill()
-                raise
-            assert server.stop() == 0, log.read_text()
-
-    return start
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return partial(run_server, tmp_path / "server.log")
 
 
 @pytest.fixture(scope="session")

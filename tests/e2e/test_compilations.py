@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import readme
-from tests.e2e.conftest import Server, StartServer
+from tests.servers import Server, StartServer
 
 COMMITTED = readme.ROOT / "model_artifacts" / "din"
 
@@ -58,5 +58,5 @@ def test_nothing_compiles_under_traffic(start_server: StartServer, engine: str, 
         assert read_metric(server, "din_ready_seconds") > read_metric(server, "din_load_seconds") > 0
         assert read_metric(server, "din_load_memory_bytes") > 0
         took = r"ready after [\d.]+ s; loading took [\d.]+ s and \d+ MB, compilations"
-        said = re.findall(f"1 with {engine}: {took}: {programs}$", server.log.read_text(), re.MULTILINE)
+        said = re.findall(f"1 serves with {engine}: {took}: {programs}$", server.log.read_text(), re.MULTILINE)
         assert len(said) == workers

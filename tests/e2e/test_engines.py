@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("service.engine.native._forward", reason="the native engine is not built")
 
 from service import artifact
-from tests.e2e.conftest import StartServer
+from tests.servers import StartServer
 
 
 @pytest.fixture

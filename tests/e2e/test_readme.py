@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from tests import readme
-from tests.e2e.conftest import StartServer
+from tests.servers import StartServer
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README's command needs curl, which is not installed")

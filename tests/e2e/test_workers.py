@@ -13,7 +13,7 @@ import pytest
 
 from service import config
 from tests import readme
-from tests.e2e.conftest import Server, StartServer, free_port
+from tests.servers import Server, StartServer, free_port
 
 BODY = {"history": {"ids": [1], "tags": [3]}, "candidates": {"ids": [8961, 318], "tags": [2, 7]}}
 

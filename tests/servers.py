@@ -1,0 +1,105 @@
+"""Real processes of the server, for the tests that need sockets, signals or faults."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import httpx
+import pytest
+
+POLLS = 600  # of a tenth of a second
+SERVE = ("-m", "service")
+
+
+@dataclass(slots=True)
+class Server:
+    """A running `dinserve serve`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    killed: bool = False
+
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        return int(self.url.rpartition(":")[2])
+
+    def poll(self, path: str, done: Callable[[httpx.Response], bool]) -> httpx.Response:
+        """Ask for `path` ten times a second until the answer is `done`; a process that has died is an error at once."""
+        for _ in range(POLLS):
+            with suppress(httpx.TransportError):
+                response = httpx.get(self.url + path, timeout=5)
+                if done(response):
+                    return response
+            with suppress(subprocess.TimeoutExpired):
+                status = self.process.wait(0.1)
+                pytest.fail(f"the server ended with status {status}:\n{self.log.read_text()}")
+        return pytest.fail(f"the server did not get there:\n{self.log.read_text()}")
+
+    def score(self, body: dict[str, Any], **headers: str) -> httpx.Response:
+        """Post to /score."""
+        return httpx.post(self.url + "/score", json=body, timeout=10, headers=headers)
+
+    def stop(self) -> int:
+        """Send SIGTERM and return the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def kill(self) -> None:
+        """Send SIGKILL, and wait until it is gone."""
+        self.killed = True
+        self.process.kill()
+        self.process.wait(30)
+
+
+StartServer: TypeAlias = Callable[..., AbstractContextManager[Server]]
+
+
+@contextmanager
+def run_server(
+    log: Path,
+    model_dir: Path,
+    *,
+    ready: bool = True,
+    port: int | None = None,
+    program: Sequence[str] = SERVE,
+    **settings: object,
+) -> Iterator[Server]:
+    """Run a server for the length of a `with`; it must then stop with status 0, unless the test killed it.
+
+    Args:
+        log: file that its standard error is added to.
+        model_dir: its model folder.
+        ready: whether the block begins when it is ready, or when it listens.
+        port: TCP port; None: a free one.
+        program: what Python runs; it takes the command line of `dinserve`.
+        settings: others by name, `executors=1`.
+    """
+    given = {f"DIN_{name.upper()}": str(value) for name, value in settings.items()}
+    port = port or free_port()
+    command = [sys.executable, *program, "serve", "--model-dir", str(model_dir), "--port", str(port)]
+    with log.open("ab") as file, subprocess.Popen(command, env={**os.environ, **given}, stderr=file) as process:
+        server = Server(f"http://127.0.0.1:{port}", process, log)
+        try:
+            server.poll("/health", lambda response: response.status_code == 200 or not ready)
+            yield server
+        except BaseException:
+            process.kill()
+            raise
+        assert server.killed or server.stop() == 0, log.read_text()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
