@@ -9,7 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from service.cli import main
 from service.config import Settings, load_settings
 from service.errors import SettingsError, Unauthorized
 from service.tokens import LOOK_S, MOST_BYTES, RULE, Tokens, check_tokens, make_tokens
@@ -274,3 +276,13 @@ def test_tokens_are_not_shown(file: Path) -> None:
     shown: list[Any] = [settings.describe(), settings, settings.model_dump_json(), make_tokens(settings, "token")]
     assert not any(token in str(each) or token in repr(each) for each in shown for token in (ONE, TWO))
     assert "token = **********" in settings.describe().splitlines()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", ["token", "admin-token"])
+def test_serve_does_not_start_with_a_weak_token(workers: int, kind: str) -> None:
+    """The command exits with status 2 before it starts a worker, says what is wrong, and does not repeat the token."""
+    done = CliRunner().invoke(main, ["serve", "--workers", str(workers), f"--{kind}", "hunter2"])
+    assert done.exit_code == 2
+    assert done.stderr.endswith(f"Error: DIN_{kind.upper().replace('-', '_')}: {RULE}\n")
+    assert "hunter2" not in done.output
