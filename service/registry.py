@@ -251,5 +251,8 @@ class Registry:
 
 
 def _close(close: Callable[[], None]) -> None:
-    """Free an engine, not in the thread that happened to use it last: that may be the event loop."""
-    threading.Thread(target=close, name="free-version", daemon=True).start()
+    """Free an engine, not in the thread that happened to use it last: that may be the event loop.
+
+    No daemon: the process would abort if it ended while TensorFlow closes a session.
+    """
+    threading.Thread(target=close, name="free-version").start()
