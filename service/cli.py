@@ -1,19 +1,17 @@
 """The `dinserve` command: joins the parts, and turns their errors into one sentence and an exit status."""
 
 import gc
-import http.client
+import http
 import json
 import logging
 import re
 import signal
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -21,6 +19,8 @@ from service import __version__, artifact
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
+from service.operate import versions
+from service.remote import ask, local_url
 from service.tokens import check_tokens
 
 if TYPE_CHECKING:  # imported where they are used, so that every command starts fast
@@ -29,22 +29,14 @@ if TYPE_CHECKING:  # imported where they are used, so that every command starts 
 
     from service.workers import Fleet
 
-Parameters = ParamSpec("Parameters")
 
+class Refusing(click.Group):
+    """Answers one of our errors with its message and exit status 1, or 2 where a setting is at fault."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="dinserve")
-def main() -> None:
-    """Online click-through-rate scoring with a Deep Interest Network."""
-
-
-def refusing(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
-    """Answer one of our errors with its message and exit status 1, or 2 where a setting is at fault."""
-
-    @wraps(command)
-    def wrapped(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
         try:
-            command(*args, **kwargs)
+            return super().invoke(ctx)
         except SettingsError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(2)
@@ -52,7 +44,14 @@ def refusing(command: Callable[Parameters, None]) -> Callable[Parameters, None]:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
 
-    return wrapped
+
+@click.group(cls=Refusing, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dinserve")
+def main() -> None:
+    """Online click-through-rate scoring with a Deep Interest Network."""
+
+
+main.add_command(versions)
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -68,7 +67,6 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @main.command()
 @settings_options
-@refusing
 def serve(**flags: Any) -> None:
     """Serve the newest version of a model folder over HTTP."""
     settings = load_settings({name: value for name, value in flags.items() if value is not None})
@@ -178,7 +176,6 @@ ACTIVATIONS = click.Choice(get_args(artifact.Activation))
 @click.option("--attention-activation", default="relu", show_default=True, type=ACTIVATIONS, help="after each")
 @click.option("--head-hidden", default="16,8", show_default=True, callback=_to_sizes, help="layers of the head")
 @click.option("--head-activation", default="relu", show_default=True, type=ACTIVATIONS, help="after each")
-@refusing
 def train(data: Path, out: Path, seed: int, **recipe: Any) -> None:
     """Train a DIN on DATA, compare it with its baselines, and export it as the next version."""
     from service.training.data import load
@@ -204,7 +201,6 @@ def train(data: Path, out: Path, seed: int, **recipe: Any) -> None:
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@refusing
 def verify(folder: Path) -> None:
     """Check a version, or every version of a model folder: checksums, signatures, golden answers."""
     found = [folder] if (folder / artifact.MANIFEST).exists() else artifact.versions(folder)
@@ -233,7 +229,6 @@ def _verify(version: Path) -> str:
 @main.command("try", hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--engine", type=click.Choice(get_args(EngineChoice)), required=True)
-@refusing
 def try_version(folder: Path, engine: EngineChoice) -> None:
     """Do for a server what it would do to load a version, at the lowest priority, and print what came of it."""
     from service.trial import yield_to_all
@@ -249,23 +244,10 @@ def try_version(folder: Path, engine: EngineChoice) -> None:
 
 @main.command()
 @click.option("--url", help="server to ask; default: the one this environment's settings describe")
-@refusing
 def health(url: str | None) -> None:
     """Exit 0 if a server is ready, 1 if it is not: for container health checks."""
     if url is None:
-        url = _local_url(load_settings())
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot see this machine's server
-    try:
-        with direct.open(f"{url}/health", timeout=5) as response:
-            click.echo(response.read().decode())
-    except urllib.error.HTTPError as error:
-        click.echo(error.read().decode(), err=True)
-        sys.exit(1)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise click.ClickException(f"{url}: {error}") from error
-
-
-def _local_url(settings: Settings) -> str:
-    """Where this machine finds a server with these settings."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104  compared, not bound
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+        url = local_url(load_settings())
+    reply = ask(f"{url}/health")
+    click.echo(reply.text, err=reply.status != http.HTTPStatus.OK)
+    sys.exit(reply.status != http.HTTPStatus.OK)

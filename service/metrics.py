@@ -268,7 +268,7 @@ class Metrics:
     def loaded(
         self, ready_s: float | None, load_s: float, memory_bytes: int, compilations: int, *, fallback: bool = False
     ) -> None:
-        """A version is ready: since the process started, if it is the first; since its loading started; what it took."""
+        """A version is ready: since the process started, if it is the first, and what loading it took."""
         self._loads.labels("loaded").inc()
         self._fallbacks.inc(fallback)
         if ready_s is not None:

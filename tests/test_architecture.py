@@ -32,6 +32,8 @@ SERVER = frozenset(
         "admin",
         "app",
         "client",
+        "remote",
+        "operate",
         "cli",
         "__main__",
     }
@@ -67,6 +69,8 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "app": frozenset({"numpy", "batch", "engine."}),
     "client": frozenset({"fastapi", "starlette", "uvicorn", "batcher", "engine", "registry", "scorer", "app"}),
     "training": HTTP | SERVER,
+    "remote": frozenset({"fastapi", "starlette", "uvicorn", "httpx", "app", "registry", "scorer", "engine"}),
+    "operate": HTTP | {"app", "registry", "scorer", "engine"},
     "cli": frozenset(),
     "__main__": frozenset(),
 }

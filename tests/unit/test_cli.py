@@ -1,15 +1,10 @@
 """The command line without TensorFlow, uvicorn or a socket: each is replaced where the command reaches for it."""
 
 import gc
-import http.client
-import io
 import os
 import signal
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from email.message import Message
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
@@ -65,27 +60,6 @@ def served(monkeypatch: pytest.MonkeyPatch, engines: list[FakeEngine]) -> list[u
 def run(*arguments: object, **environment: str) -> Result:
     """Run `dinserve` with arguments and environment variables."""
     return CliRunner().invoke(main, [str(each) for each in arguments], env=environment)
-
-
-def asking(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Any]) -> list[str]:
-    """Replace what opens addresses; returns those that were asked for."""
-    asked: list[str] = []
-
-    def open_(director: urllib.request.OpenerDirector, url: str, **options: Any) -> Any:
-        asked.append(url)
-        return answer()
-
-    monkeypatch.setattr(urllib.request.OpenerDirector, "open", open_)
-    return asked
-
-
-def failing(error: Exception) -> Callable[[], Any]:
-    """Make an answer that is an error."""
-
-    def fail() -> Any:
-        raise error
-
-    return fail
 
 
 def test_version_is_the_packages() -> None:
@@ -268,45 +242,6 @@ def test_train_refuses_nothing_of_something(tmp_path: Path, option: str) -> None
     done = run("train", "--data", tmp_path, "--out", tmp_path, option, 0)
     assert done.exit_code == 2
     assert option in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        pytest.param("127.0.0.1", "http://127.0.0.1:9000/health", id="loopback"),
-        pytest.param("0.0.0.0", "http://127.0.0.1:9000/health", id="every-v4-address"),  # noqa: S104  not bound
-        pytest.param("::", "http://[::1]:9000/health", id="every-v6-address"),
-        pytest.param("fe80::1", "http://[fe80::1]:9000/health", id="a-v6-address"),
-        pytest.param("example.test", "http://example.test:9000/health", id="name"),
-    ],
-)
-def test_health_asks_the_configured_server(monkeypatch: pytest.MonkeyPatch, host: str, url: str) -> None:
-    """Without an address the server that the environment describes is asked, where this machine can reach it."""
-    asked = asking(monkeypatch, lambda: io.BytesIO(b'{"status":"ok"}'))
-    done = run("health", DIN_HOST=host, DIN_PORT="9000")
-    assert (done.exit_code, done.stdout, asked) == (0, '{"status":"ok"}\n', [url])
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        pytest.param(
-            urllib.error.HTTPError("", 503, "", Message(), io.BytesIO(b'{"status":"loading"}')),
-            "loading",
-            id="not-ready",
-        ),
-        pytest.param(ConnectionRefusedError(111, "Connection refused"), "Error: http://a:1: ", id="nobody-there"),
-        pytest.param(TimeoutError("timed out"), "Error: http://a:1: timed out", id="too-slow"),
-        pytest.param(http.client.BadStatusLine("hello"), "Error: http://a:1: hello", id="not-http"),
-        pytest.param(ValueError("unknown url type"), "Error: http://a:1: unknown url type", id="not-an-address"),
-    ],
-)
-def test_health_fails_unless_ready(monkeypatch: pytest.MonkeyPatch, error: Exception, message: str) -> None:
-    """Whatever is not a ready server gives exit status 1 and the reason."""
-    asked = asking(monkeypatch, failing(error))
-    done = run("health", "--url", "http://a:1")
-    assert (done.exit_code, asked) == (1, ["http://a:1/health"])
-    assert message in done.stderr
 
 
 def test_garbage_collection_leaves_imports_alone() -> None:
