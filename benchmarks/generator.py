@@ -81,7 +81,7 @@ class Generator:
         self.order = order
         self.outcomes: list[Outcome] = []
         self.sent = 0
-        self._bodies = make_bodies(order.workload, order.bodies, order.seed, order.dtypes, order.path)
+        self.bodies = make_bodies(order.workload, order.bodies, order.seed, order.dtypes, order.path)
         self._loop = asyncio.get_running_loop()
         self._connections: list[Connection] = []
         self._idle: list[Connection] = []
@@ -131,11 +131,15 @@ class Generator:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._quiet.wait(), DRAIN_S)
 
+    def judge(self, exchange: Exchange) -> Outcome:
+        """Check an answer and keep what is worth keeping of it."""
+        return judge(exchange)
+
     def _connection(self) -> Connection:
         return Connection(self._done)
 
     def _next(self, intended: float) -> Exchange:
-        body = self._bodies[self.sent % len(self._bodies)]
+        body = self.bodies[self.sent % len(self.bodies)]
         self.sent += 1
         return Exchange(body, intended)
 
@@ -148,6 +152,6 @@ class Generator:
                 self._idle.append(connection)
             elif time.perf_counter() < self._ends_at and self.sent < self.order.requests:
                 connection.send(self._next(time.perf_counter()))
-        self.outcomes.append(judge(exchange))
+        self.outcomes.append(self.judge(exchange))
         if not self.unanswered and (not self.order.rate or time.perf_counter() >= self._ends_at):
             self._quiet.set()

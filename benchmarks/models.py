@@ -21,12 +21,12 @@ def export_seed_sizes(out: Path, max_history: int = 200) -> Path:
         tag=Feature.model_validate({**sizes, "buckets": 1 << 8}),
     )
     din = Din(features, Architecture(attention_hidden=(32, 16), head_hidden=(16, 8)), SEED)
-    _randomise(din, np.random.default_rng(SEED))
+    randomise(din, np.random.default_rng(SEED))
     known = np.arange(1, 5001, dtype=np.int64)
     return export(din, out, (known, known % 20), Origin())
 
 
-def _randomise(din: object, rng: object) -> None:
+def randomise(din: object, rng: object) -> None:
     """Draw every weight anew, wide enough that attention is uneven and probabilities spread over (0, 1)."""
     import numpy as np
 

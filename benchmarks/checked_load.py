@@ -1,0 +1,91 @@
+"""An open loop that checks each answer against the version it names; a process of its own.
+
+python -m benchmarks.checked_load PORT EXPECTED --rate 500 --seconds 10
+"""
+
+import argparse
+import asyncio
+import gc
+from pathlib import Path
+
+import numpy as np
+import orjson
+import uvloop
+
+from benchmarks.bodies import WORKLOADS
+from benchmarks.connection import CLOSED, Exchange
+from benchmarks.generator import Generator, Order, Outcome
+from benchmarks.kinds import BODIES, SEED, kind_of, read_expected
+from benchmarks.summary import count_by, percentile
+from service.artifact import TOLERANCE
+
+
+class Checked(Generator):
+    """Compares probabilities, and notes which versions answered."""
+
+    def __init__(self, order: Order, expected: Path) -> None:
+        super().__init__(order)
+        self._expected = read_expected(expected, order.workload)
+        self._places = {id(body): place for place, body in enumerate(self.bodies)}
+        self.versions: dict[str, int] = {}
+
+    def judge(self, exchange: Exchange) -> Outcome:
+        """Check one answer."""
+        problem = ""
+        if exchange.status != 200:
+            problem = "closed" if exchange.status == CLOSED else str(exchange.status)
+        else:
+            problem = self._compare(exchange)
+        return Outcome(exchange.intended, exchange.done, exchange.body.rows, problem, {})
+
+    def _compare(self, exchange: Exchange) -> str:
+        answer = orjson.loads(exchange.content)
+        version = answer["model"]["version"]
+        self.versions[version] = self.versions.get(version, 0) + 1
+        expected = self._expected[kind_of(version)][self._places[id(exchange.body)]]
+        ours = np.array(answer["probabilities"])
+        if ours.shape != expected.shape or not np.abs(ours - expected).max() <= TOLERANCE:
+            return "wrong"
+        return ""
+
+
+async def run(order: Order, expected: Path) -> dict[str, object]:
+    """Carry out an order and sum it up; times in ms."""
+    generator = Checked(order, expected)
+    await generator.connect()
+    try:
+        async with asyncio.timeout(order.seconds + 60):
+            await (generator.open() if order.rate else generator.closed())
+    finally:
+        generator.close()
+    good = sorted((each.done - each.intended) * 1000 for each in generator.outcomes if not each.problem)
+    errors = count_by(each.problem for each in generator.outcomes if each.problem)
+    if generator.unanswered:
+        errors["unanswered"] = generator.unanswered
+    return {
+        "sent": generator.sent,
+        "answered": len(good),
+        "errors": errors,
+        "versions": generator.versions,
+        "p50": percentile(good, 0.5),
+        "p99": percentile(good, 0.99),
+        "worst": good[-1] if good else 0.0,
+    }
+
+
+def main() -> None:
+    """Carry out the order that the command line gives and print its figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("port", type=int)
+    parser.add_argument("expected", type=Path)
+    parser.add_argument("--workload", choices=WORKLOADS, default="mixed")
+    parser.add_argument("--rate", type=float, default=0.0, help="requests/s; 0: a closed loop of 8 connections")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    given = parser.parse_args()
+    order = Order(given.port, WORKLOADS[given.workload], 8, given.rate, given.seconds, 0.0, bodies=BODIES, seed=SEED)
+    gc.disable()  # see benchmarks.load
+    print(orjson.dumps(uvloop.run(run(order, given.expected))).decode())
+
+
+if __name__ == "__main__":
+    main()
