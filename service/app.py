@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__, admin, errors, schema
@@ -54,6 +55,7 @@ STATUS: dict[type[RequestError], int] = {
 _HEADERS = {401: [(b"www-authenticate", b"Bearer")], 503: [(b"retry-after", b"1")]}
 _BLAND = "the server failed on this request; its log has the details under the request id"
 _ROUTING = {404: errors.NotFound("there is no such path"), 405: errors.MethodNotAllowed("the path has other methods")}
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _CLIENT_CLOSED_STATUS = 499  # nginx's
 _INLINE_S = 0.0003  # some short requests; more than that, and others would notice
 _TIMED = ("parse", "queue", "pack", "infer", "total")
@@ -88,7 +90,7 @@ class Scoring:
     def __init__(self, service: Service, tokens: Tokens | None) -> None:
         self._service = service
         self.tokens = tokens
-        self._limits = schema.Limits(service.settings.max_candidates, service.settings.max_history)
+        self.limits = schema.Limits(service.settings.max_candidates, service.settings.max_history)
 
     async def respond(self, call: Call, receive: Receive) -> Answer:
         """Make the answer to one request.
@@ -113,14 +115,14 @@ class Scoring:
         deadline = call.deadline(service.settings.deadline_ms)
         body = await read_body(receive, deadline)
         read_at = time.monotonic()
-        query = schema.decode(body, served.manifest, self._limits)
+        query = schema.decode(body, served.manifest, self.limits)
         service.metrics.history(truncated=query.truncated, empty=query.empty)
         parse_s = time.monotonic() - read_at
         work = service.scorer.score(served, query.sample, deadline, explain=query.explain)
         scored = await while_connected(receive, work)
         shadow = service.registry.shadow_of(call.request_id, served)
         if shadow is not None:
-            again = partial(schema.decode, body, shadow.manifest, self._limits)  # another version sees it otherwise
+            again = partial(schema.decode, body, shadow.manifest, self.limits)  # another version sees it otherwise
             service.shadow.offer(Copy(shadow, lambda: again().sample, scored.probabilities))
         return self._answer(call, query, scored, parse_s)
 
@@ -235,14 +237,6 @@ def _make_scorer(settings: Settings, metrics: Metrics) -> Scorer:
 
 def _add_score(app: FastAPI, scoring: Scoring) -> None:
     """Document POST /score, and answer it under the paths that `Edge` does not know, as below a root path."""
-    body = {"schema": schema.request_schema(), "example": schema.REQUEST_EXAMPLE}
-    deadline = {
-        "name": "X-Deadline-Ms",
-        "in": "header",
-        "description": "how long the caller waits, in ms",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
-    }
-
     bearer = HTTPBearer(scheme_name="score_token", auto_error=False)  # for the document: `scoring` asks for it
 
     @app.post(
@@ -254,10 +248,7 @@ def _add_score(app: FastAPI, scoring: Scoring) -> None:
             200: {"content": {"application/json": {"example": schema.RESPONSE_EXAMPLE}}},
             **schema.error_responses(STATUS),
         },
-        openapi_extra={
-            "requestBody": {"required": True, "content": {"application/json": body}},
-            "parameters": [deadline],
-        },
+        openapi_extra=schema.score_request(scoring.limits),
     )
     async def score(request: Request) -> Response:
         """Answer the click probability of each candidate, given one user's history."""
@@ -267,18 +258,18 @@ def _add_score(app: FastAPI, scoring: Scoring) -> None:
 def _add_pages(app: FastAPI, service: Service) -> None:
     """The routes for operators."""
 
-    @app.get("/health", response_model=schema.HealthResponse, responses={503: {"model": schema.HealthResponse}})
-    @app.get("/health/ready", response_model=schema.HealthResponse, responses={503: {"model": schema.HealthResponse}})
+    @app.get("/health", response_model=schema.HealthResponse, responses=schema.health_responses())
+    @app.get("/health/ready", response_model=schema.HealthResponse, responses=schema.health_responses())
     async def health() -> Response:
         """Whether the service can score now, and each thing that this depends on."""
         return _report(service, ready=service.ready)
 
-    @app.get("/health/live", response_model=schema.HealthResponse, responses={503: {"model": schema.HealthResponse}})
+    @app.get("/health/live", response_model=schema.HealthResponse, responses=schema.health_responses())
     async def live() -> Response:
         """Whether the process works; if not, it should be restarted."""
         return _report(service, ready=service.scorer.alive)
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=Response, responses=schema.metrics_responses())
     async def metrics(request: Request) -> Response:
         """Metrics in the Prometheus or OpenMetrics text format."""
         served = service.registry.current
@@ -310,5 +301,13 @@ async def _translate(request: Request, error: Exception) -> Response:
     """Answer what the router and its routes raise, as `Edge` does for what it calls itself."""
     if not isinstance(error, HTTPException) or error.status_code not in _ROUTING:
         return refuse(request.scope[CALL], error)
-    headers = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
-    return refuse(request.scope[CALL], _ROUTING[error.status_code], headers)
+    refused = _ROUTING[error.status_code]
+    known = [(b"allow", ", ".join(_allowed(request)).encode())] if isinstance(refused, errors.MethodNotAllowed) else []
+    return refuse(request.scope[CALL], refused, known)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that a path has: the router's own answer names those of one route only."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.routes
+    return [name for name, scope in scopes.items() if any(each.matches(scope)[0] is Match.FULL for each in routes)]

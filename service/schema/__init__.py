@@ -1,8 +1,9 @@
-"""The wire: its models (`wire`, `admin`), and the way between bytes and what the service computes with (`body`)."""
+"""The wire: its models (`wire`, `admin`), bytes to values and back (`body`), and what OpenAPI says of it (`document`)."""
 
 from service.rollout import Share
 from service.schema.admin import SHARE_EXAMPLE, VersionsResponse, decode_share, render_versions
 from service.schema.body import Limits, Query, decode, render, render_error, render_health, render_model
+from service.schema.document import error_responses, health_responses, metrics_responses, score_request
 from service.schema.wire import (
     REQUEST_EXAMPLE,
     RESPONSE_EXAMPLE,
@@ -11,8 +12,6 @@ from service.schema.wire import (
     ModelResponse,
     ScoreRequest,
     ScoreResponse,
-    error_responses,
-    request_schema,
 )
 
 __all__ = [
@@ -31,10 +30,12 @@ __all__ = [
     "decode",
     "decode_share",
     "error_responses",
+    "health_responses",
+    "metrics_responses",
     "render",
     "render_error",
     "render_health",
     "render_model",
     "render_versions",
-    "request_schema",
+    "score_request",
 ]

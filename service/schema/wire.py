@@ -1,11 +1,10 @@
 """The bodies of requests and answers, as pydantic and OpenAPI see them."""
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from service.artifact import Manifest
-from service.errors import RequestError
 from service.rollout import Rollout
 
 IdT = TypeVar("IdT", bound=int | str)
@@ -126,27 +125,3 @@ RESPONSE_EXAMPLE = {
     "request_id": "9f86d081884c7d65",
     "latency_ms": {"parse": 0.021, "queue": 0.04, "pack": 0.033, "infer": 0.61, "total": 0.79},
 }
-
-
-def request_schema() -> dict[str, Any]:
-    """JSON schema of the body of POST /score, without references, for the OpenAPI document."""
-    schema = ScoreRequest[int | str, int | str].model_json_schema()
-    (columns,) = schema.pop("$defs").values()
-    columns["title"], schema["title"] = "Columns", "ScoreRequest"
-    for name in ("history", "candidates"):
-        described = schema["properties"][name]
-        schema["properties"][name] = {**columns, "description": described["description"]}
-    return schema
-
-
-def error_responses(status: dict[type[RequestError], int]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses of these errors: one for each status, with an example for each code."""
-    responses: dict[int | str, dict[str, Any]] = {}
-    for kind, number in status.items():
-        summary = (kind.__doc__ or "").partition("\n")[0]
-        empty = {"model": ErrorResponse, "description": summary, "content": {"application/json": {"examples": {}}}}
-        examples = responses.setdefault(number, empty)["content"]["application/json"]["examples"]
-        detail = {"code": kind.code, "message": summary, "field": None}
-        request_id = RESPONSE_EXAMPLE["request_id"]
-        examples[kind.code] = {"summary": summary, "value": {"error": detail, "request_id": request_id}}
-    return responses
