@@ -20,6 +20,7 @@ class Exchange:
     done: float = 0.0
     status: int = CLOSED
     content: bytes = b""  # of the answer
+    sent: float = 0.0
 
 
 Done: TypeAlias = Callable[["Connection", Exchange], None]
@@ -44,6 +45,7 @@ class Connection(asyncio.Protocol):
         """Write the request."""
         assert self._transport is not None
         self._current = exchange
+        exchange.sent = time.perf_counter()
         self._transport.write(exchange.body.message)
 
     def close(self) -> None:

@@ -22,11 +22,11 @@ from benchmarks.bodies import WORKLOADS, Workload, make_samples
 from benchmarks.servers import CPUS
 from service import artifact
 from service.batch import Sample
-from service.batcher import Policy
 from service.config import Settings
 from service.engine import Engine, choice, native, tensorflow
 from service.loading import Opener
 from service.registry import Registry
+from service.release import Policy
 from service.scorer import Scorer
 
 GROWTH_CANDIDATES = (10, 20, 50, 100, 200, 500, 1000, 2000)

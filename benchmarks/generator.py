@@ -39,6 +39,7 @@ class Order:
     seed: int = 1
     dtypes: tuple[str, str] = ("int64", "int64")
     path: str = "/score"
+    deadline_ms: float = 1000.0  # what counts as in time: the server's own default
     pid: int = 0  # of the server, whose CPU time is to be told
 
 
@@ -51,6 +52,7 @@ class Outcome:
     rows: int
     problem: str  # empty: answered as it should be
     latency_ms: dict[str, float]  # what the answer says of itself
+    sent: float = 0.0
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
@@ -71,7 +73,7 @@ def judge(exchange: Exchange) -> Outcome:
         latency_ms = answer["latency_ms"]
         if len(answer["probabilities"]) != exchange.body.rows:
             problem = "wrong number of probabilities"
-    return Outcome(exchange.intended, exchange.done, exchange.body.rows, problem, latency_ms)
+    return Outcome(exchange.intended, exchange.done, exchange.body.rows, problem, latency_ms, exchange.sent)
 
 
 class Generator:

@@ -70,6 +70,7 @@ def summarise(order: Order, outcomes: list[Outcome], unanswered: int, sent: int,
     errors = count_by(each.problem for each in outcomes if each.problem)
     if unanswered:
         errors["unanswered"] = unanswered
+    in_time = [each for each in good if (each.done - each.intended) * 1000 <= order.deadline_ms]
     latencies = sorted((each.done - each.intended) * 1000 for each in good)
     stages = good[0].latency_ms if good else {}
     overheads = [(each.done - each.intended) * 1000 - each.latency_ms["infer"] for each in good]
@@ -89,6 +90,10 @@ def summarise(order: Order, outcomes: list[Outcome], unanswered: int, sent: int,
         client_cpu=(last.client_s - first.client_s) / seconds,
         server_cpu_us=(last.server_s - first.server_s) * 1e6 / len(good) if good else 0.0,
         reused=sent > order.bodies,
+        in_time=len(in_time) / len(good) if good else 0.0,
+        candidates_in_time_per_s=sum(each.rows for each in in_time) / seconds,
+        refused_p99=percentile(sorted((each.done - each.intended) * 1000 for each in seen if each.problem), 0.99),
+        sent_late_p99=percentile(sorted((each.sent - each.intended) * 1000 for each in seen), 0.99),
     )
 
 
@@ -99,7 +104,18 @@ def main() -> None:
     parser.add_argument("port", type=int)
     parser.add_argument("--workload", choices=WORKLOADS, default="mixed")
     parser.add_argument("--dtypes", default="int64,int64", help="of ids and tags, as the manifest has them")
-    for name in ("connections", "rate", "seconds", "warm_s", "requests", "bodies", "seed", "path", "pid"):
+    for name in (
+        "connections",
+        "rate",
+        "seconds",
+        "warm_s",
+        "requests",
+        "bodies",
+        "seed",
+        "path",
+        "pid",
+        "deadline_ms",
+    ):
         default = defaults[name]
         parser.add_argument("--" + name.replace("_", "-"), type=type(default), default=default)
     options = vars(parser.parse_args())

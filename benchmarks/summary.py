@@ -38,6 +38,10 @@ class Load:
     client_cpu: float  # share of one core that the load generator used
     server_cpu_us: float  # CPU microseconds the server used per answered request; 0 where unknown
     reused: bool  # whether bodies had to be sent more than once
+    in_time: float = 0.0  # share of the answered whose latency is within the order's deadline
+    candidates_in_time_per_s: float = 0.0
+    refused_p99: float = 0.0  # until an answer that says no
+    sent_late_p99: float = 0.0  # from when a request was due until the load generator sent it
 
     @property
     def failed(self) -> int:

@@ -1,5 +1,6 @@
 """Assembles the server: the service's life, its routes, and what each error looks like over HTTP."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -17,18 +18,20 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__, admin, errors, schema
-from service.batcher import Policy
+from service.admission import retry_after_s
 from service.config import Settings
 from service.connection import read_body, while_connected
-from service.errors import Internal, NotReady, RequestError
+from service.errors import DeadlineExceeded, Internal, NotReady, Overloaded, RequestError
 from service.life import Service
 from service.loading import Opener
 from service.metrics import Metrics
 from service.middleware import CALL, CLIENT_CLOSED, Answer, Call, Edge
 from service.registry import Registry
+from service.release import Policy
 from service.rollout import RolloutFile
 from service.scorer import Scored, Scorer
 from service.shadow import Copy
+from service.shedding import GATE, Gate
 from service.tokens import Tokens, make_tokens
 from service.workers import Fleet
 
@@ -76,7 +79,10 @@ def refuse(call: Call, error: Exception, headers: Iterable[tuple[bytes, bytes]] 
     call.code = error.code
     status = STATUS[type(error)]
     content = schema.render_error(error.code, error.message, error.field, call.request_id)
-    return Answer(status, content, [*headers, *_HEADERS.get(status, ())])
+    more = _HEADERS.get(status, ())
+    if isinstance(error, Overloaded):
+        more = [(b"retry-after", b"%d" % retry_after_s(error.wait_s))]
+    return Answer(status, content, [*headers, *more])
 
 
 class Scoring:
@@ -84,11 +90,13 @@ class Scoring:
 
     Args:
         service: what scores.
+        gate: refuses what an overloaded server should not read.
         tokens: one of which a request must bring; None: anybody may score.
     """
 
-    def __init__(self, service: Service, tokens: Tokens | None) -> None:
+    def __init__(self, service: Service, gate: Gate, tokens: Tokens | None) -> None:
         self._service = service
+        self._gate = gate
         self.tokens = tokens
         self.limits = schema.Limits(service.settings.max_candidates, service.settings.max_history)
 
@@ -103,6 +111,9 @@ class Scoring:
         metrics.enter()
         try:
             return await self._score(call, receive)
+        except Overloaded as error:
+            metrics.shed(error.reason)
+            raise
         finally:
             metrics.leave()
 
@@ -113,9 +124,13 @@ class Scoring:
         call.check_json()
         served = service.serving(call.request_id)
         deadline = call.deadline(service.settings.deadline_ms)
+        self._gate.check(call.headers, deadline)
         body = await read_body(receive, deadline)
         read_at = time.monotonic()
+        if read_at >= deadline:
+            raise DeadlineExceeded("the deadline passed before the request was parsed")
         query = schema.decode(body, served.manifest, self.limits)
+        self._gate.learn(query.sample.rows, len(body))
         service.metrics.history(truncated=query.truncated, empty=query.empty)
         parse_s = time.monotonic() - read_at
         work = service.scorer.score(served, query.sample, deadline, explain=query.explain)
@@ -189,14 +204,18 @@ def create_app(
         refused=metrics.refused,
     )
     service = Service(settings, metrics, versions, _make_scorer(settings, metrics), fleet)
-    scoring = Scoring(service, make_tokens(settings, "token"))
+    gate = Gate(service.scorer, metrics, settings.deadline_ms)
+    scoring = Scoring(service, gate, make_tokens(settings, "token"))
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await service.start()
+        publishing = asyncio.create_task(gate.publish()) if fleet else None
         try:
-            yield
+            yield {GATE: gate}
         finally:
+            if publishing is not None:
+                publishing.cancel()
             await service.stop()
 
     edge = partial(
@@ -219,7 +238,7 @@ def create_app(
     )
     app.state.service = service
     _add_score(app, scoring)
-    _add_pages(app, service)
+    _add_pages(app, service, gate)
     if (admins := make_tokens(settings, "admin_token")) is not None:
         admin.add_routes(app, service, admins, STATUS)
     return app
@@ -255,7 +274,7 @@ def _add_score(app: FastAPI, scoring: Scoring) -> None:
         return await scoring.respond(request.scope[CALL], request.receive)
 
 
-def _add_pages(app: FastAPI, service: Service) -> None:
+def _add_pages(app: FastAPI, service: Service, gate: Gate) -> None:
     """The routes for operators."""
 
     @app.get("/health", response_model=schema.HealthResponse, responses=schema.health_responses())
@@ -275,6 +294,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         served = service.registry.current
         if served is not None:
             service.metrics.model(served.manifest.name, served.version, served.engine.name)
+        gate.report()
         content, content_type = service.metrics.exposition(request.headers.get("accept", ""))
         return Answer(200, content, content_type=content_type.encode())
 

@@ -2,101 +2,25 @@
 
 Generic: it knows jobs with a number of rows, a deadline and a key, and a function that runs several payloads of one
 key. All state is in `_waiting` and `_running`, changed on the event loop only. Nothing polls: a job entering, a batch
-ending and a timer each call `_pump`, which asks the pure functions `decide` and `runs_inline` what to do and does it.
+ending and a timer each call `_pump`, which asks the pure functions of `release` what to do and does it.
 """
 
 import asyncio
 import contextlib
 import logging
-import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Generic
 
+from service.admission import Admission
 from service.errors import DeadlineExceeded, Internal, NotReady, Overloaded
-
-Key = TypeVar("Key")
-Payload = TypeVar("Payload")
-Answer = TypeVar("Answer")
+from service.release import Answer, Job, Key, Payload, Policy, decide, runs_inline
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How much waits, and what leaves together."""
-
-    max_batch_rows: int
-    max_queue_rows: int
-    max_delay_s: float = 0.0  # how long a job waits for company while an executor is idle
-    inline_s: float = 0.0  # a batch that should take no longer may run on the event loop itself
-
-
-@dataclass(slots=True, eq=False)
-class Job(Generic[Key, Payload, Answer]):
-    """One payload on its way through; `future` carries its answer and when its batch was released."""
-
-    key: Key
-    payload: Payload
-    rows: int
-    deadline: float  # monotonic seconds
-    entered: float  # monotonic seconds
-    future: asyncio.Future[tuple[Answer, float]]
-    waiting: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Decision(Generic[Key, Payload, Answer]):
-    """What to do now: `dropped` leave without running, `batch` runs."""
-
-    dropped: list[Job[Key, Payload, Answer]]  # cancelled or expired
-    batch: list[Job[Key, Payload, Answer]]
-    wake_at: float | None  # ask again then; None: when something happens
-
-
-def decide(waiting: Iterable[Job[Key, Payload, Answer]], now: float, policy: Policy) -> Decision[Key, Payload, Answer]:
-    """Choose what an idle executor runs next: the oldest jobs of one key that fit a batch, in order of arrival.
-
-    Jobs whose future is done (cancelled) or whose deadline has passed are never run. A batch that could still grow is
-    held until its oldest job has waited `max_delay_s`, unless a deadline in it comes first.
-    """
-    dropped: list[Job[Key, Payload, Answer]] = []
-    batch: list[Job[Key, Payload, Answer]] = []
-    rows, full = 0, False
-    for job in waiting:
-        if job.future.done() or job.deadline <= now:
-            dropped.append(job)
-            continue
-        full = bool(batch) and (job.key != batch[0].key or rows + job.rows > policy.max_batch_rows)
-        if full:
-            break
-        batch.append(job)
-        rows += job.rows
-    if batch and not full and rows < policy.max_batch_rows:
-        wake_at = batch[0].entered + policy.max_delay_s
-        if now < wake_at < min(job.deadline for job in batch):
-            return Decision(dropped, [], wake_at)
-    return Decision(dropped, batch, None)
-
-
-def runs_inline(rows: int, others: int, row_s: float, policy: Policy) -> bool:
-    """Whether a batch should run on the event loop, as handing it over and back would cost more than it holds up.
-
-    Never beside `others`, jobs that wait or batches that run: many short batches in a row are a long one.
-    """
-    return not others and rows * row_s <= policy.inline_s
-
-
-def learn(row_s: float, rows: int, took_s: float) -> float:
-    """What a row takes, given what was thought so far and what one batch took.
-
-    Faster is believed at once, slower by half a step: a thread that waits for its turn makes a batch look slow.
-    """
-    return min(took_s / rows, row_s * 1.5)
 
 
 @dataclass(slots=True, eq=False)
@@ -104,15 +28,11 @@ class _Run(Generic[Key, Payload, Answer]):
     """A batch with an executor."""
 
     jobs: list[Job[Key, Payload, Answer]]
+    rows: int  # of all its jobs
     released: float
     took_s: float = 0.0
     answers: Sequence[Answer] = field(default_factory=list)
     error: BaseException | None = None
-
-    @property
-    def rows(self) -> int:
-        """Of all its jobs."""
-        return sum([job.rows for job in self.jobs])
 
 
 class Batcher(Generic[Key, Payload, Answer]):
@@ -131,8 +51,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._executors = executors
         self._waiting: deque[Job[Key, Payload, Answer]] = deque()
         self._running: list[_Run[Key, Payload, Answer]] = []
-        self._rows = 0  # of waiting jobs
-        self._row_s = math.inf  # what a row takes: unknown, so the first batch goes to an executor
+        self._admission = Admission(policy.max_queue_rows, executors)
         self._inbox: SimpleQueue[_Run[Key, Payload, Answer] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -163,17 +82,50 @@ class Batcher(Generic[Key, Payload, Answer]):
             self._inbox.put(None)
         return cut
 
-    def admit(self, rows: int) -> None:
+    @property
+    def rows(self) -> int:
+        """Of the jobs that wait."""
+        return self._admission.waiting
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job that arrives now finds others here."""
+        return self._admission.ahead > 0
+
+    @property
+    def wait_s(self) -> float:
+        """How long what is here should take; 0 before the first batch has ended."""
+        return self._admission.wait_s(0, self._overdue_s(time.monotonic()))
+
+    def refusal(self, rows: int, deadline: float) -> Overloaded | None:
+        """Why jobs of `rows` rows in all should not enter now; None if they may."""
+        now = time.monotonic()
+        return self._admission.refusal(rows, deadline - now, self._overdue_s(now))
+
+    def expect(self, rows: int) -> None:
+        """Count rows as waiting until the event loop turns, when they should be submitted.
+
+        Between two turns many requests may arrive, none of which would see the others.
+        """
+        if not self._admission.coming:
+            asyncio.get_running_loop().call_soon(self._forget_coming)
+        self._admission.coming += rows
+
+    def admit(self, rows: int, deadline: float) -> None:
         """Check that jobs of `rows` rows in all may enter now.
 
         Raises:
             NotReady: stopping, or not started.
-            Overloaded: the queue would hold more than `max_queue_rows`.
+            DeadlineExceeded: too late.
+            Overloaded: the queue would hold more than `max_queue_rows`, or they would wait too long.
         """
         if not self._open:
             raise NotReady("the server is shutting down")
-        if self._rows + rows > self._policy.max_queue_rows:
-            raise Overloaded("too many candidates are waiting")
+        if deadline <= time.monotonic():
+            raise DeadlineExceeded("the deadline passed before the request could be queued")
+        refusal = self.refusal(rows, deadline)
+        if refusal is not None:
+            raise refusal
 
     def submit(self, key: Key, payload: Payload, rows: int, deadline: float) -> Job[Key, Payload, Answer]:
         """Enter an admitted job; its future ends with (answer, when its batch was released) or one of our errors.
@@ -183,7 +135,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         loop = asyncio.get_running_loop()
         job = Job(key, payload, rows, deadline, time.monotonic(), loop.create_future())
         self._waiting.append(job)
-        self._rows += rows
+        self._admission.waiting += rows
         if not self._policy.inline_s:
             self._pump()
         elif not self._turning:
@@ -211,9 +163,19 @@ class Batcher(Generic[Key, Payload, Answer]):
     def __repr__(self) -> str:
         state = "open" if self._open else "closed"
         return (
-            f"<Batcher {state}: {len(self._waiting)} waiting ({self._rows} rows), "
+            f"<Batcher {state}: {len(self._waiting)} waiting ({self.rows} rows), "
             f"{len(self._running)} of {self._executors} executors running>"
         )
+
+    def _overdue_s(self, now: float) -> float:
+        """How long every executor has been at its batch beyond what its rows should take; 0 if that is unknown."""
+        row_s = self._admission.pace.mean
+        if not row_s or len(self._running) < self._executors:
+            return 0.0
+        return max(0.0, min([now - run.released - run.rows * row_s for run in self._running]))
+
+    def _forget_coming(self) -> None:
+        self._admission.coming = 0
 
     def _turn(self) -> None:
         self._turning = False
@@ -232,7 +194,7 @@ class Batcher(Generic[Key, Payload, Answer]):
             for job in decision.dropped:
                 self.fail(job, DeadlineExceeded("the deadline passed before the request was run"))
             if decision.batch:
-                self._release(_Run(decision.batch, now))
+                self._release(_Run(decision.batch, sum([job.rows for job in decision.batch]), now))
             if decision.wake_at is not None:
                 self._timer = asyncio.get_running_loop().call_later(decision.wake_at - now, self._pump)
                 return
@@ -241,8 +203,9 @@ class Batcher(Generic[Key, Payload, Answer]):
 
     def _release(self, run: _Run[Key, Payload, Answer]) -> None:
         others = len(self._waiting) + len(self._running)
-        inline = runs_inline(run.rows, others, self._row_s, self._policy)
+        inline = runs_inline(run.rows, others, self._admission.best_row_s, self._policy)
         self._running.append(run)
+        self._admission.running += run.rows
         if inline:
             self._execute(run)
             self._finish(run)
@@ -253,7 +216,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         if job.waiting:
             job.waiting = False
             self._waiting.remove(job)  # from the front, nearly always
-            self._rows -= job.rows
+            self._admission.waiting -= job.rows
 
     def fail(self, job: Job[Key, Payload, Answer], error: Exception) -> None:
         """End a job with an error, if it has not ended: it is not run if it has not started."""
@@ -294,10 +257,11 @@ class Batcher(Generic[Key, Payload, Answer]):
     def _finish(self, run: _Run[Key, Payload, Answer]) -> None:
         """Back on the loop: answer the members of a batch, then see what is next."""
         self._running.remove(run)
+        self._admission.running -= run.rows
         if run.error is not None:
             logger.error("a batch of %d failed", len(run.jobs), exc_info=run.error)
         else:
-            self._row_s = learn(self._row_s, run.rows, run.took_s)
+            self._admission.ran(run.rows, run.took_s, time.monotonic() - run.released)
         for i, job in enumerate(run.jobs):
             if run.error is not None:
                 self.fail(job, Internal("the model failed on this batch"))

@@ -104,6 +104,8 @@ def _serve_together(settings: Settings) -> None:
 def _config(settings: Settings, fleet: "Fleet | None" = None) -> "uvicorn.Config":
     import uvicorn
 
+    from service.shedding import Shedding
+
     return uvicorn.Config(
         partial(_make_app, settings, fleet),
         factory=True,
@@ -111,7 +113,7 @@ def _config(settings: Settings, fleet: "Fleet | None" = None) -> "uvicorn.Config
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=Shedding,
         ws="none",
         proxy_headers=settings.access_log,  # only the log asks who the client is
         log_config=None,

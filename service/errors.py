@@ -102,9 +102,20 @@ class Unauthorized(RequestError):
 
 
 class Overloaded(RequestError):
-    """The queue is full; refused at once so that the caller can go elsewhere."""
+    """The queue is full, or too long for the deadline; refused at once so that the caller can go elsewhere.
+
+    Args:
+        message: as of every `RequestError`.
+        reason: what a metric calls it: `queue` or `deadline`.
+        wait_s: how long the request would have waited.
+    """
 
     code = "overloaded"
+
+    def __init__(self, message: str, reason: str, wait_s: float) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.wait_s = wait_s
 
 
 class NotReady(RequestError):

@@ -20,6 +20,7 @@ SHARE_BUCKETS = tuple(round(0.05 * i, 2) for i in range(1, 21))
 DIFFERENCE_BUCKETS = (1e-6, 1e-5, 1e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 PHASES = ("load", "traffic")
+SHED = ("queue", "deadline")
 STAGES = ("parse", "queue", "pack", "infer", "respond")
 
 
@@ -85,6 +86,26 @@ SPECS = (
         "gauge",
         (),
         "Requests being handled. Counted from their headers' arrival until the answer is rendered.",
+    ),
+    Spec(
+        "din_queue_rows",
+        "gauge",
+        (),
+        "Candidates that wait for an executor. Set when the metrics are read; of several workers, every second.",
+    ),
+    Spec(
+        "din_predicted_wait_seconds",
+        "gauge",
+        (),
+        "How long a request that arrives now is expected to wait; half of the time to its deadline is let in. In the "
+        "slowest worker. Set when the metrics are read; of several workers, every second.",
+    ),
+    Spec(
+        "din_shed_total",
+        "counter",
+        ("reason",),
+        "Requests refused as overloaded: queue, because DIN_MAX_QUEUE_ROWS wait already; deadline, because they would "
+        "have waited too long for theirs. Counted when that is known.",
     ),
     Spec(
         "din_history_truncated_total",
@@ -188,6 +209,8 @@ _SPECS = {spec.name: spec for spec in SPECS}
 # How a gauge adds up over several processes: requests and bytes add, a version serves when it serves anywhere.
 _MODES: dict[str, Literal["livesum", "livemax"]] = {
     "din_in_flight_requests": "livesum",
+    "din_queue_rows": "livesum",
+    "din_predicted_wait_seconds": "livemax",
     "din_model_info": "livemax",
     "din_ready_seconds": "livemax",
     "din_load_seconds": "livemax",
@@ -207,7 +230,7 @@ class Metrics:
         self._exposed = exposed or registry
         self._registry = registry
         self._requests = self._counter("din_requests_total")
-        self._ok = self._requests.labels("ok")
+        self._codes = {"ok": self._requests.labels("ok")}  # by code: a look-up of labels takes 1.2 us
         self._duration = self._histogram("din_request_duration_seconds")
         stages = self._histogram("din_stage_duration_seconds")
         self._stages = [stages.labels(stage) for stage in STAGES]
@@ -215,6 +238,10 @@ class Metrics:
         self._batch_requests = self._histogram("din_batch_requests")
         self._batch_padding = self._histogram("din_batch_padding_ratio")
         self._in_flight = self._gauge("din_in_flight_requests")
+        self._queue_rows = self._gauge("din_queue_rows")
+        self._wait_s = self._gauge("din_predicted_wait_seconds")
+        shed = self._counter("din_shed_total")
+        self._shed = {reason: shed.labels(reason) for reason in SHED}
         self._truncated = self._counter("din_history_truncated_total")
         self._empty = self._counter("din_empty_histories_total")
         self._model_info = self._gauge("din_model_info")
@@ -249,9 +276,20 @@ class Metrics:
 
     def request(self, code: str, duration_s: float) -> None:
         """A request ended: `ok`, an error code, or `client_closed`."""
-        child = self._ok if code == "ok" else self._requests.labels(code)
+        child = self._codes.get(code)
+        if child is None:
+            child = self._codes[code] = self._requests.labels(code)
         child.inc()
         self._duration.observe(duration_s)
+
+    def shed(self, reason: str) -> None:
+        """A request was refused as overloaded, for one of `SHED`."""
+        self._shed[reason].inc()
+
+    def queue(self, rows: int, wait_s: float) -> None:
+        """So many candidates wait now, and a request that arrives now should wait so long."""
+        self._queue_rows.set(rows)
+        self._wait_s.set(wait_s)
 
     def stages(self, *durations_s: float) -> None:
         """A request was scored; seconds in the order of `STAGES`."""

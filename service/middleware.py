@@ -102,7 +102,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        call = scope[CALL] = Call(_request_id(headers), time.monotonic(), headers)
+        call = scope[CALL] = Call(make_request_id(headers.get(_REQUEST_ID_HEADER)), time.monotonic(), headers)
         receive = _limited(headers, receive, self._max_body_bytes)
         respond = self._direct.get((scope["method"], scope["path"]))
         try:
@@ -143,9 +143,8 @@ def _positive(given: bytes, header: str) -> float:
     return number
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
+def make_request_id(given: bytes | None) -> str:
     """The client's own id when it is harmless in a header and a log, else a new one."""
-    given = headers.get(_REQUEST_ID_HEADER)
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
     return f"{random.getrandbits(64):016x}"

@@ -10,10 +10,11 @@ from typing import TypeAlias
 import numpy as np
 
 from service.batch import Batch, Floats, Sample
-from service.batcher import Batcher, Job, Policy
+from service.batcher import Batcher
 from service.engine import Engine
-from service.errors import DeadlineExceeded, InvalidRequest
+from service.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from service.loading import Served
+from service.release import Job, Policy
 
 STALLED_S = 30.0  # no batch takes this long; a process whose executor hangs should be replaced
 
@@ -83,19 +84,42 @@ class Scorer:
         """Queue and executors in one line."""
         return repr(self._batcher)
 
+    @property
+    def queue_rows(self) -> int:
+        """Candidates that wait."""
+        return self._batcher.rows
+
+    @property
+    def wait_s(self) -> float:
+        """How long what is here should take; 0 before the first batch has ended."""
+        return self._batcher.wait_s
+
+    @property
+    def busy(self) -> bool:
+        """Whether a sample that arrives now finds others here."""
+        return self._batcher.busy
+
+    def refusal(self, rows: int, deadline: float) -> Overloaded | None:
+        """Why a sample of about `rows` candidates should not be read; None if it may."""
+        return self._batcher.refusal(rows, deadline)
+
+    def expect(self, rows: int) -> None:
+        """Count a sample that was let in, until the event loop turns and it is here."""
+        self._batcher.expect(rows)
+
     async def score(self, served: Served, sample: Sample, deadline: float, *, explain: bool = False) -> Scored:
         """Score one sample with `served` before `deadline` (`time.monotonic()` clock, seconds).
 
         Raises:
             NotReady: shutting down.
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or too long for the deadline.
             DeadlineExceeded: the deadline passed; what had not started is not run.
             InvalidRequest: `explain` asked of a version that cannot.
             Internal: the engine failed.
         """
         if explain and not served.engine.explains:
             raise InvalidRequest("this model has no explain signature", "explain")
-        self._batcher.admit(sample.rows)
+        self._batcher.admit(sample.rows, deadline)
         entered = time.monotonic()
         jobs = [
             self._batcher.submit((served, explain), part, part.rows, deadline)

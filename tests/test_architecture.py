@@ -15,6 +15,8 @@ TENSORFLOW = frozenset({"tensorflow", "keras"})
 SERVER = frozenset(
     {
         "tokens",
+        "release",
+        "admission",
         "batcher",
         "trial",
         "rollout",
@@ -26,6 +28,7 @@ SERVER = frozenset(
         "schema",
         "connection",
         "middleware",
+        "shedding",
         "workers",
         "shadow",
         "life",
@@ -48,6 +51,8 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "tokens": HTTP | {"asyncio"},
     "batch": HTTP | {"time", "asyncio", "concurrent", "threading", "config"},
     "artifact": HTTP | {"config"},
+    "release": HTTP | {"time", "threading", "artifact", "batch", "config", "numpy"},
+    "admission": HTTP | {"time", "asyncio", "threading", "artifact", "batch", "config", "numpy"},
     "batcher": HTTP | {"artifact", "batch", "config", "numpy", "pydantic", "prometheus_client"},
     "trial": HTTP | {"asyncio", "batch", "artifact", "batcher", "numpy"},
     "engine": HTTP | {"batcher", "prometheus_client", "asyncio"},
@@ -62,6 +67,7 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
         {"fastapi", "batch", "artifact", "batcher", "engine", "registry", "metrics", "scorer", "schema"}
     ),
     "middleware": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
+    "shedding": frozenset({"fastapi", "starlette", "batch", "artifact", "batcher", "engine", "registry"}),
     "workers": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
     "shadow": HTTP | {"pydantic", "prometheus_client", "registry", "scorer"},
     "life": HTTP | {"batch", "batcher", "engine.", "schema"},

@@ -7,8 +7,9 @@ from typing import TypeAlias
 
 import pytest
 
-from service.batcher import Batcher, Job, Policy
+from service.batcher import Batcher
 from service.errors import DeadlineExceeded, Internal, NotReady, Overloaded, RequestError
+from service.release import Job, Policy
 from tests.fakes import Gate
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +48,7 @@ async def blocked(batcher: Running, gate: Gate) -> Jobs:
 
 def enter(batcher: Running, payload: int, rows: int = 1, *, key: str = "a", deadline: float = FAR) -> Jobs:
     """Admit and submit one job."""
-    batcher.admit(rows)
+    batcher.admit(rows, FAR)
     return batcher.submit(key, payload, rows, deadline)
 
 
@@ -93,12 +94,74 @@ async def test_full_queue_refuses_at_once(batcher: Running, gate: Gate, blocked:
     """What does not fit the queue is refused immediately; what fits and what is queued is answered."""
     first = enter(batcher, 1, 15)
     with pytest.raises(Overloaded):
-        batcher.admit(6)
+        batcher.admit(6, FAR)
     last = enter(batcher, 2, 5)
     with pytest.raises(Overloaded):
-        batcher.admit(1)
+        batcher.admit(1, FAR)
     gate.opened.set()
     assert [await outcome(job) for job in (blocked, first, last)] == ["a0", "a1", "a2"]
+
+
+async def test_expired_job_is_not_admitted(batcher: Running) -> None:
+    """What comes after its deadline is told so, not that the server is overloaded."""
+    with pytest.raises(DeadlineExceeded):
+        batcher.admit(1, time.monotonic())
+
+
+async def test_wait_beyond_the_deadline_is_refused(batcher: Running, gate: Gate) -> None:
+    """Once the pace is known, what would wait too long is refused at once, and what has the time is let in."""
+    job = enter(batcher, 1)
+    await gate.reached()
+    await asyncio.to_thread(time.sleep, 0.02)  # the pace: at least 20 ms a row
+    gate.opened.set()
+    await job.future
+    gate.opened.clear()
+    running, waiting = enter(batcher, 2), enter(batcher, 3, 9)
+    await gate.reached()
+    assert batcher.wait_s > 0.02 * 10
+    with pytest.raises(Overloaded) as caught:
+        batcher.admit(1, time.monotonic() + 0.02)
+    assert caught.value.reason == "deadline"
+    assert caught.value.wait_s > 0.02 * 11
+    batcher.admit(1, FAR)
+    gate.opened.set()
+    assert [await outcome(each) for each in (running, waiting)] == ["a2", "a3"]
+
+
+async def test_hanging_executor_lengthens_the_wait(batcher: Running, gate: Gate) -> None:
+    """While a batch runs on beyond its time, the wait that is predicted grows with it."""
+    gate.opened.set()
+    await enter(batcher, 1).future
+    gate.opened.clear()
+    hanging = enter(batcher, 2)
+    await gate.reached()
+    before = batcher.wait_s
+    await asyncio.to_thread(time.sleep, 0.05)
+    assert batcher.wait_s - before > 0.04
+    gate.opened.set()
+    await hanging.future
+
+
+async def test_idle_batcher_admits_whatever_the_pace(batcher: Running, gate: Gate) -> None:
+    """With nothing running or waiting even a request that looks hopeless enters: it may run faster than the last."""
+    slow = enter(batcher, 1)
+    await gate.reached()
+    await asyncio.to_thread(time.sleep, 0.02)
+    gate.opened.set()
+    await slow.future
+    batcher.admit(20, time.monotonic() + 0.1)
+
+
+async def test_expected_rows_count_until_the_loop_turns(batcher: Running) -> None:
+    """What is let in and not yet submitted takes its room in the queue, until the event loop has turned."""
+    batcher.expect(15)
+    assert batcher.busy
+    refusal = batcher.refusal(6, FAR)
+    assert refusal is not None
+    assert refusal.reason == "queue"
+    await asyncio.sleep(0)
+    assert not batcher.busy
+    assert batcher.refusal(20, FAR) is None
 
 
 async def test_withdrawn_job_leaves_at_once(batcher: Running, gate: Gate, blocked: Jobs) -> None:
@@ -106,7 +169,7 @@ async def test_withdrawn_job_leaves_at_once(batcher: Running, gate: Gate, blocke
     withdrawn, kept = enter(batcher, 1, 15), enter(batcher, 2)
     batcher.withdraw(withdrawn)
     assert repr(batcher) == "<Batcher open: 1 waiting (1 rows), 1 of 1 executors running>"
-    batcher.admit(19)
+    batcher.admit(19, FAR)
     gate.opened.set()
     assert await outcome(kept) == "a2"
     assert withdrawn.future.cancelled()
@@ -288,7 +351,7 @@ async def test_stop_finishes_what_is_here(batcher: Running, gate: Gate, blocked:
     stopping = asyncio.create_task(batcher.stop(60))
     await asyncio.sleep(0)
     with pytest.raises(NotReady):
-        batcher.admit(1)
+        batcher.admit(1, FAR)
     gate.opened.set()
     assert await stopping == 0
     assert [await outcome(blocked), await outcome(waiting)] == ["a0", "a1"]
@@ -312,7 +375,7 @@ async def test_not_started_refuses(gate: Gate) -> None:
     """Before it is started nothing enters, and there is nothing to stop."""
     batcher: Running = Batcher(gate, Policy(10, 20), 1)
     with pytest.raises(NotReady):
-        batcher.admit(1)
+        batcher.admit(1, FAR)
     assert await batcher.stop(0) == 0
 
 

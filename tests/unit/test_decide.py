@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batcher import Decision, Job, Policy, decide, learn, runs_inline
+from service.release import Decision, Job, Policy, decide, runs_inline
 
 FakeJob: TypeAlias = Job[str, int, int]
 
@@ -155,11 +155,3 @@ def test_short_batch_runs_inline(rows: int, others: int, row_s: float, inline: b
     """A batch runs on the event loop when it should be short and nothing else is here."""
     assert runs_inline(rows, others, row_s, INLINE) is inline
     assert not runs_inline(rows, others, row_s, POLICY)  # which allows no time
-
-
-def test_cost_of_a_row_is_learnt() -> None:
-    """The first batch tells, a faster one is believed at once, and a slower one bit by bit, up to what it took."""
-    assert learn(math.inf, 10, 5.0) == 0.5
-    assert learn(0.5, 10, 1.0) == 0.1
-    assert learn(0.1, 10, 1000.0) == pytest.approx(0.15)
-    assert learn(0.1, 10, 1.2) == 0.12

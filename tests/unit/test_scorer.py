@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.batch import Batch, BlockBatch, Floats, Sample
-from service.batcher import Policy
 from service.errors import DeadlineExceeded, Internal, InvalidRequest, NotReady, Overloaded
 from service.loading import Served
+from service.release import Policy
 from service.scorer import Scorer
 from tests.fakes import MANIFEST, FakeEngine, probability
 

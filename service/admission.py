@@ -1,0 +1,96 @@
+"""Whether what arrives now can still be answered in time: arithmetic on counts and measures, without a clock."""
+
+import math
+from dataclasses import dataclass, field
+
+from service.errors import Overloaded
+
+# How much of the time that is left a request may be expected to wait. A core that is shared was seen to run at half its
+# speed for a second (benchmarks/RESULTS.md): who is let in should be answered in time even then.
+PROMISED = 0.5
+
+_KEPT = 15 / 16  # of what was known, with each observation: the newest sixteen or so count
+_SURPRISE = 8.0  # an observation counts as at most so many times what was expected: a pause is no new pace
+
+
+@dataclass(frozen=True, slots=True)
+class PerRow:
+    """What a row takes, of whatever: a running mean over rows, in which the newest observations count most."""
+
+    rows: float = 0.0
+    total: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """Of one row; 0 before the first observation."""
+        return self.total / self.rows if self.rows else 0.0
+
+    def after(self, rows: int, took: float) -> "PerRow":
+        """What is known after `rows` more rows took `took` together."""
+        most = _SURPRISE * self.mean * rows
+        return PerRow(self.rows * _KEPT + rows, self.total * _KEPT + (min(took, most) if most else took))
+
+
+def learn(row_s: float, rows: int, took_s: float) -> float:
+    """What a row takes at best, given what was thought so far and what one batch took.
+
+    Faster is believed at once, slower by half a step: a thread that waits for its turn makes a batch look slow.
+    """
+    return min(took_s / rows, row_s * 1.5)
+
+
+def predict_wait(ahead: int, own: int, row_s: float, executors: int, overdue_s: float = 0.0) -> float:
+    """Seconds until `own` rows are done that arrive behind `ahead` others, which `executors` share.
+
+    `overdue_s` is how long every executor has been at its batch beyond what was expected; it may take as long again.
+    """
+    return ahead * row_s / executors + own * row_s + overdue_s
+
+
+def in_time(ahead: int, wait_s: float, left_s: float) -> bool:
+    """Whether to let a request in that would wait `wait_s` and has `left_s` left.
+
+    With nothing `ahead` always: only what runs tells that a measure is out of date.
+    """
+    return not ahead or wait_s <= PROMISED * left_s
+
+
+def retry_after_s(wait_s: float) -> int:
+    """When to come back, in whole seconds, at least one: when what is here now will be done."""
+    return max(1, math.ceil(wait_s))
+
+
+@dataclass(slots=True)
+class Admission:
+    """The rows that are here, what a row takes, and so how long the next one would wait."""
+
+    max_rows: int  # waiting
+    executors: int
+    waiting: int = 0
+    coming: int = 0  # let in, and not yet among those that wait
+    running: int = 0
+    best_row_s: float = math.inf  # in its executor, when nothing disturbs it; unknown at first
+    pace: PerRow = field(default_factory=PerRow)  # seconds from release to answer, whatever else the core does
+
+    @property
+    def ahead(self) -> int:
+        """Rows that the next one waits for."""
+        return self.waiting + self.coming + self.running
+
+    def ran(self, rows: int, took_s: float, held_s: float) -> None:
+        """A batch took its executor `took_s`, and was `held_s` on the way from release to answer."""
+        self.best_row_s = learn(self.best_row_s, rows, took_s)
+        self.pace = self.pace.after(rows, held_s)
+
+    def wait_s(self, rows: int = 0, overdue_s: float = 0.0) -> float:
+        """How long `rows` rows would take that arrive now."""
+        return predict_wait(self.ahead, rows, self.pace.mean, self.executors, overdue_s)
+
+    def refusal(self, rows: int, left_s: float, overdue_s: float) -> Overloaded | None:
+        """Why `rows` rows with `left_s` seconds to their deadline should not enter now; None if they may."""
+        wait_s = self.wait_s(rows, overdue_s)
+        if self.waiting + self.coming + rows > self.max_rows:
+            return Overloaded("too many candidates are waiting", "queue", wait_s)
+        if not in_time(self.ahead, wait_s, left_s):
+            return Overloaded("what is waiting will take too long for the deadline", "deadline", wait_s)
+        return None

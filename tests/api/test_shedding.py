@@ -1,0 +1,172 @@
+"""Refusals at the connection: a real server behind uvicorn, whose queue is full while its engine waits at the gate."""
+
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from service.config import Settings
+from service.shedding import Shedding
+
+Body = dict[str, Any]
+Samples = Callable[[str], float]
+
+
+class Server(uvicorn.Server):
+    """A server in a thread that says when it is ready."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(uvicorn.Config(app, port=0, log_config=None, http=Shedding, timeout_keep_alive=1))
+        self._app = app
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and wait for the model."""
+        await super().startup(sockets)
+        await self._app.state.service.loaded()
+        self.ready.set()
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """A queue of eight candidates, which one request fills."""
+    return settings.model_copy(update={"max_queue_rows": 8})
+
+
+@pytest.fixture
+def server(app: FastAPI, engine: Any) -> Iterator[Server]:
+    """The application behind uvicorn."""
+    server = Server(app)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    server.ready.wait()
+    engine.forget()
+    yield server
+    engine.gate.set()
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def address(server: Server) -> tuple[str, int]:
+    """Where it listens."""
+    host, port = server.servers[0].sockets[0].getsockname()
+    return host, port
+
+
+def message(body: Body, *lines: str) -> bytes:
+    """A whole request."""
+    content = json.dumps(body).encode()
+    head = ["POST /score HTTP/1.1", "Host: h", "Content-Type: application/json", f"Content-Length: {len(content)}"]
+    return "\r\n".join([*head, *lines, "", ""]).encode() + content
+
+
+def answer(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
+    """Read one answer: status, headers, content."""
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, {name.lower(): value for name, value in response.getheaders()}, json.load(response)
+
+
+@pytest.fixture
+def connect(address: tuple[str, int]) -> Iterator[Callable[[], socket.socket]]:
+    """Open connections that are closed after the test."""
+    opened: list[socket.socket] = []
+
+    def open_one() -> socket.socket:
+        opened.append(socket.create_connection(address, timeout=20))
+        return opened[-1]
+
+    yield open_one
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def full(app: FastAPI, engine: Any, good: Body, connect: Callable[[], socket.socket]) -> list[socket.socket]:
+    """Two connections whose requests fill executor and queue until the gate opens."""
+    eight = good | {"candidates": {"ids": [1] * 8, "tags": [1] * 8}}
+    engine.gate.clear()
+    inside = [connect(), connect()]
+    inside[0].sendall(message(good))
+    engine.entered.acquire()
+    inside[1].sendall(message(eight))
+    while app.state.service.scorer.queue_rows < 8:
+        pass  # nothing tells from outside that it has been parsed
+    return inside
+
+
+def test_refusal_is_a_whole_answer(
+    full: list[socket.socket], connect: Callable[[], socket.socket], good: Body, engine: Any, samples: Samples
+) -> None:
+    """A refusal looks like any error, is counted, and leaves its connection usable and the others alone."""
+    late = connect()
+    for _ in range(3):
+        late.sendall(message(good, "X-Request-Id: mine"))
+        status, headers, content = answer(late)
+        assert (status, headers["retry-after"], headers["x-request-id"]) == (503, "1", "mine")
+        assert {"date", "content-type"} <= set(headers)
+        assert content["request_id"] == "mine"
+        assert content["error"]["code"] == "overloaded"
+        assert content["error"]["field"] is None
+    assert samples('din_requests_total{code="overloaded"}') == 3
+    assert samples('din_shed_total{reason="queue"}') == 3
+    assert samples("din_in_flight_requests") == 2
+    engine.gate.set()
+    assert [answer(each)[0] for each in full] == [200, 200]
+    late.sendall(message(good))
+    assert answer(late)[0] == 200
+
+
+@pytest.mark.usefixtures("full")
+def test_what_is_not_plain_is_refused_too(connect: Callable[[], socket.socket], good: Body) -> None:
+    """A request that comes in pieces, two at once, or that wants to close takes the normal way to the same refusal."""
+    whole = message(good)
+    pieces, pair, closing = connect(), connect(), connect()
+    pieces.sendall(whole[:-5])
+    status, headers, content = answer(pieces)  # before the body is read
+    assert (status, headers["retry-after"], content["error"]["code"]) == (503, "1", "overloaded")
+    pair.sendall(whole + whole)
+    with pair.makefile("rb") as received:  # until the idle connection is closed
+        assert received.read().count(b"HTTP/1.1 503 ") == 2
+    closing.sendall(message(good, "Connection: close"))
+    assert answer(closing)[0] == 503
+    assert closing.recv(1) == b""
+
+
+@pytest.mark.usefixtures("full")
+def test_body_that_looks_like_a_request_is_a_body(connect: Callable[[], socket.socket], good: Body) -> None:
+    """The rest of a body that another route left unread is never taken for a request, whatever it looks like."""
+    connection, inner = connect(), message(good)
+    connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(inner))
+    assert answer(connection)[0] == 404
+    connection.sendall(inner)
+    connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: h\r\n\r\n")
+    status, _, content = answer(connection)
+    assert (status, "uptime_s" in content) == (200, True)
+
+
+@pytest.mark.usefixtures("full")
+def test_refused_connection_is_kept_as_long_as_any(connect: Callable[[], socket.socket], good: Body) -> None:
+    """A connection that was only ever refused is closed when it has been idle for the keep-alive time."""
+    connection = connect()
+    connection.sendall(message(good))
+    assert answer(connection)[0] == 503
+    assert connection.recv(1) == b""
+
+
+@pytest.mark.usefixtures("full")
+def test_queue_is_in_the_metrics(address: tuple[str, int]) -> None:
+    """Candidates that wait and the wait that is predicted are set when the metrics are read."""
+    connection = http.client.HTTPConnection(*address, timeout=20)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    assert "\ndin_queue_rows 8.0\n" in text
+    assert "\ndin_predicted_wait_seconds 0.0\n" in text  # no batch has ended, so nothing is known

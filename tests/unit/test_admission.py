@@ -1,0 +1,107 @@
+"""Whether a request is let in: numbers in, a yes or a no out."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.admission import PROMISED, Admission, PerRow, in_time, learn, predict_wait, retry_after_s
+
+
+def test_cost_of_a_row_is_learnt() -> None:
+    """The first batch tells, a faster one is believed at once, and a slower one bit by bit, up to what it took."""
+    assert learn(math.inf, 10, 5.0) == 0.5
+    assert learn(0.5, 10, 1.0) == 0.1
+    assert learn(0.1, 10, 1000.0) == pytest.approx(0.15)
+    assert learn(0.1, 10, 1.2) == 0.12
+
+
+def test_mean_is_over_rows() -> None:
+    """A row takes what all rows took together, so that a small batch's fixed costs do not count like a large one's."""
+    assert PerRow().mean == 0
+    assert PerRow().after(10, 5.0).mean == 0.5
+    assert PerRow().after(1000, 1.0).after(1, 0.008).mean == pytest.approx(0.001, rel=0.02)
+
+
+@pytest.mark.parametrize("pause_s", [0.5, 5.0, 3600.0])
+def test_pause_is_forgotten(pause_s: float) -> None:
+    """However long one batch was held up, the mean at most doubles, and is back after some forty batches."""
+    mean = steady(PerRow(), 64, 0.002)
+    paused = mean.after(1000, pause_s)
+    assert mean.mean < paused.mean < 2 * mean.mean
+    assert steady(paused, 40, 0.002).mean == pytest.approx(mean.mean, rel=0.05)
+
+
+@pytest.mark.parametrize("times", [pytest.param(20, id="slower"), pytest.param(1 / 20, id="faster")])
+def test_new_pace_is_learnt(times: float) -> None:
+    """A lasting change, either way, is known after some sixty batches."""
+    assert steady(steady(PerRow(), 64, 0.002), 64, 0.002 * times).mean == pytest.approx(0.002e-3 * times, rel=0.4)
+
+
+def test_slow_first_batch_is_forgotten() -> None:
+    """A first batch that took a hundred times its time is worth little after fifty more."""
+    assert steady(PerRow().after(1000, 0.2), 80, 0.002).mean == pytest.approx(0.002e-3, rel=0.6)
+
+
+def steady(mean: PerRow, batches: int, took: float) -> PerRow:
+    """Add equal batches of a thousand rows."""
+    for _ in range(batches):
+        mean = mean.after(1000, took)
+    return mean
+
+
+def test_wait_is_rows_times_pace() -> None:
+    """Those ahead are shared among the executors, one's own rows are not, and what is overdue comes on top."""
+    assert predict_wait(100, 10, 0.01, 1) == pytest.approx(1.1)
+    assert predict_wait(100, 10, 0.01, 2) == pytest.approx(0.6)
+    assert predict_wait(100, 10, 0.01, 2, 0.5) == pytest.approx(1.1)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "wait_s", "let_in"),
+    [
+        pytest.param(1, PROMISED, True, id="just-in-time"),
+        pytest.param(1, PROMISED + 0.01, False, id="too-late"),
+        pytest.param(0, 100.0, True, id="alone"),
+    ],
+)
+def test_who_can_make_it_is_let_in(ahead: int, wait_s: float, let_in: bool) -> None:
+    """A request is let in that should wait no more than half of what it has left, and one that meets nobody always."""
+    assert in_time(ahead, wait_s, 1.0) is let_in
+
+
+@pytest.mark.parametrize(("wait_s", "seconds"), [(0.0, 1), (0.3, 1), (1.0, 1), (1.2, 2), (7.9, 8)])
+def test_retry_after_is_whole_seconds(wait_s: float, seconds: int) -> None:
+    """The caller is told to come back when what is here is done, in whole seconds, at least one."""
+    assert retry_after_s(wait_s) == seconds
+
+
+def test_refusal_says_why() -> None:
+    """A full queue, a wait too long and room enough are told apart, with the wait that was predicted."""
+    admission = Admission(100, 1)
+    admission.ran(10, 0.05, 0.1)
+    admission.waiting = 90
+    full, late = admission.refusal(11, 60.0, 0.0), admission.refusal(10, 1.0, 0.0)
+    assert full is not None
+    assert late is not None
+    assert (full.reason, late.reason) == ("queue", "deadline")
+    assert [full.wait_s, late.wait_s] == pytest.approx([1.01, 1.0])
+    assert admission.refusal(10, 60.0, 0.0) is None
+    assert admission.refusal(10, 60.0, 60.0) is not None
+
+
+def test_nothing_known_lets_all_in() -> None:
+    """Before the first batch has ended only the bound in rows refuses."""
+    admission = Admission(100, 1, waiting=50, running=50)
+    assert admission.refusal(50, 0.001, 0.0) is None
+    assert admission.refusal(51, 0.001, 0.0) is not None
+
+
+@given(st.integers(0, 200), st.integers(0, 50), st.integers(1, 100), st.floats(0, 10), st.floats(1e-6, 1))
+def test_more_ahead_is_never_better(waiting: int, more: int, rows: int, left_s: float, row_s: float) -> None:
+    """Who is refused would be refused behind a longer queue too, except from an empty server."""
+    near, far = (Admission(200, 2, waiting=each, running=1) for each in (waiting, waiting + more))
+    for each in (near, far):
+        each.ran(1, row_s, row_s)
+    assert near.refusal(rows, left_s, 0.0) is None or far.refusal(rows, left_s, 0.0) is not None
