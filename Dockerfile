@@ -32,17 +32,20 @@ RUN python -m venv --without-pip /opt/venv \
  && ls /opt/dinserve/lib/python3*/site-packages/service/engine/native/_forward.abi3.so
 
 FROM ${BASE_IMAGE}
+# For the rollout file. A fresh volume takes the owner of the folder that it covers.
+RUN install --directory --owner=10001 --group=10001 --mode=0750 /state
 COPY --from=dependencies /opt/venv /opt/venv
 COPY model_artifacts /models
 COPY --from=package /opt/dinserve /opt/venv
 
-# The modules are compiled already, and nothing else is written: a read-only root is fine.
+# The modules are compiled already, and nothing is written but /state: a read-only root is fine.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     DIN_HOST=0.0.0.0 \
     DIN_PORT=8000 \
-    DIN_MODEL_DIR=/models/din
+    DIN_MODEL_DIR=/models/din \
+    DIN_ROLLOUT_FILE=/state/rollout.json
 LABEL org.opencontainers.image.title="dinserve" \
       org.opencontainers.image.description="Online CTR scoring with a Deep Interest Network" \
       org.opencontainers.image.licenses="Apache-2.0"

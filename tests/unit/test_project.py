@@ -7,37 +7,14 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 import service
 from service.config import Settings
+from tests.image import ROOT, dockerfile, image_environment, read_yaml
 
-ROOT = Path(__file__).parents[2]
 VERBS = {"help", "serve", "test", "lint", "train", "bench", "clean"}
-
-
-def read_yaml(path: str) -> Any:
-    """Return what a YAML file of the checkout holds."""
-    return yaml.safe_load((ROOT / path).read_text())
-
-
-def dockerfile() -> dict[str, list[str]]:
-    """Return the arguments of each kind of instruction in the Dockerfile, in order."""
-    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
-    found: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        if line and not line.startswith("#"):
-            instruction, _, arguments = line.partition(" ")
-            found.setdefault(instruction, []).append(arguments)
-    return found
-
-
-def image_environment() -> dict[str, str]:
-    """Return the variables that the image sets."""
-    return dict(re.findall(r"(\w+)=(\S+)", dockerfile()["ENV"][-1]))
 
 
 def test_make_alone_lists_every_verb() -> None:
@@ -83,18 +60,27 @@ def test_ignored_files_are_not_copied() -> None:
     assert {name for names in sources for name in names} == passing
 
 
+def test_image_owns_what_it_writes() -> None:
+    """The folder of the rollout file is made for the image's user, whose a fresh volume over it becomes."""
+    folder = Path(image_environment()["DIN_ROLLOUT_FILE"]).parent
+    owner, group = dockerfile()["USER"][-1].split(":")
+    assert f"install --directory --owner={owner} --group={group} --mode=0750 {folder}" in dockerfile()["RUN"]
+
+
 def test_compose_agrees_with_the_image() -> None:
-    """The compose file publishes the image's port and mounts the model where the image looks for it."""
+    """The compose file publishes the image's port, and mounts models and decisions where the image looks for them."""
     server = read_yaml("docker-compose.yml")["services"]["dinserve"]
     environment = image_environment()
     assert [port.split(":")[-1] for port in server["ports"]] == [environment["DIN_PORT"]]
-    assert server["volumes"] == [f"./{Settings.model_fields['model_dir'].default}:{environment['DIN_MODEL_DIR']}:ro"]
+    models = f"./{Settings.model_fields['model_dir'].default}:{environment['DIN_MODEL_DIR']}:ro"
+    assert server["volumes"] == [models, f"state:{Path(environment['DIN_ROLLOUT_FILE']).parent}"]
 
 
 def test_compose_waits_longer_than_the_server_drains() -> None:
-    """The kill comes after the server's own grace time is over."""
+    """The kill comes after the drain delay, and the grace time of connections and of executors."""
     server = read_yaml("docker-compose.yml")["services"]["dinserve"]
-    assert int(server["stop_grace_period"].removesuffix("s")) > Settings.model_fields["grace_s"].default
+    longest_s = Settings.model_fields["drain_delay_s"].default + 2 * Settings.model_fields["grace_s"].default
+    assert int(server["stop_grace_period"].removesuffix("s")) > longest_s
 
 
 def test_prometheus_scrapes_the_compose_service() -> None:
