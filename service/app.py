@@ -251,6 +251,7 @@ def _make_scorer(settings: Settings, metrics: Metrics) -> Scorer:
         policy,
         settings.executors,
         lambda by, batch: metrics.batch(by.name, sum(batch.rows), len(batch.rows), batch.padding, by.compilations()),
+        settings.stall_s,
     )
 
 

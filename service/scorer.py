@@ -16,8 +16,6 @@ from service.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from service.loading import Served
 from service.release import Job, Policy
 
-STALLED_S = 30.0  # no batch takes this long; a process whose executor hangs should be replaced
-
 Key: TypeAlias = tuple[Served, bool]  # only requests for one version, explained or not, share a batch
 
 
@@ -54,10 +52,12 @@ class Scorer:
         policy: bounds of queue and batch.
         executors: batches run at once.
         observe: called with every batch run and the engine that ran it, in its executor thread.
+        stall_s: no batch takes this long; a process whose executor hangs should be replaced.
     """
 
-    def __init__(self, policy: Policy, executors: int, observe: Observe) -> None:
+    def __init__(self, policy: Policy, executors: int, observe: Observe, stall_s: float = 30.0) -> None:
         self._policy = policy
+        self._stall_s = stall_s
         self._observe = observe
         self._batcher: Batcher[Key, Sample, Part] = Batcher(self._run, policy, executors)
 
@@ -71,8 +71,8 @@ class Scorer:
 
     @property
     def alive(self) -> bool:
-        """Whether every executor is there and none has been with one batch for longer than `STALLED_S`."""
-        return not self._batcher.stalled(STALLED_S)
+        """Whether every executor is there and none has been with one batch for longer than `stall_s`."""
+        return not self._batcher.stalled(self._stall_s)
 
     @property
     def spare(self) -> bool:

@@ -25,7 +25,7 @@ class Server:
     url: str
     process: subprocess.Popen[bytes]
     log: Path
-    killed: bool = False
+    ended: bool = False  # by the test
 
     @property
     def port(self) -> int:
@@ -50,12 +50,13 @@ class Server:
 
     def stop(self) -> int:
         """Send SIGTERM and return the exit status."""
+        self.ended = True
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
 
     def kill(self) -> None:
         """Send SIGKILL, and wait until it is gone."""
-        self.killed = True
+        self.ended = True
         self.process.kill()
         self.process.wait(30)
 
@@ -73,7 +74,7 @@ def run_server(
     program: Sequence[str] = SERVE,
     **settings: object,
 ) -> Iterator[Server]:
-    """Run a server for the length of a `with`; it must then stop with status 0, unless the test killed it.
+    """Run a server for the length of a `with`; it must then stop with status 0, unless the test has ended it.
 
     Args:
         log: file that its standard error is added to.
@@ -83,6 +84,7 @@ def run_server(
         program: what Python runs; it takes the command line of `dinserve`.
         settings: others by name, `executors=1`.
     """
+    settings = {"rollout_file": log.with_name("rollout.json"), **settings}  # never into the model folder
     given = {f"DIN_{name.upper()}": str(value) for name, value in settings.items()}
     port = port or free_port()
     command = [sys.executable, *program, "serve", "--model-dir", str(model_dir), "--port", str(port)]
@@ -94,7 +96,7 @@ def run_server(
         except BaseException:
             process.kill()
             raise
-        assert server.killed or server.stop() == 0, log.read_text()
+        assert server.ended or server.stop() == 0, log.read_text()
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""The wire: its models (`wire`, `admin`), bytes to values and back (`body`), and what OpenAPI says of it (`document`)."""
+"""The wire: its models (`wire`, `admin`), bytes to values and back (`body`), and OpenAPI about it all (`document`)."""
 
 from service.rollout import Share
 from service.schema.admin import SHARE_EXAMPLE, VersionsResponse, decode_share, render_versions

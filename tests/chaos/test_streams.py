@@ -1,0 +1,31 @@
+"""No bytes whatever make the server fail, or disturb those who behave."""
+
+import asyncio
+import os
+
+import pytest
+
+from tests.chaos.conftest import COMMITTED
+from tests.chaos.fuzz import Report, fuzz
+from tests.chaos.streams import KINDS
+from tests.servers import StartServer
+
+STREAMS = int(os.environ.get("CHAOS_STREAMS", "20000"))
+SEED = int(os.environ.get("CHAOS_SEED", "1"))
+
+
+@pytest.mark.parametrize("executors", [pytest.param(1, id="on the event loop"), pytest.param(2, id="on executors")])
+def test_hostile_streams_hurt_nobody(start_server: StartServer, executors: int) -> None:
+    """Hostile streams get no 500 and leave no traceback; beside them and after them, scores are right."""
+    with start_server(COMMITTED, executors=executors, log_level="info") as server:
+        report = asyncio.run(fuzz(server.port, SEED + executors, STREAMS // 2))
+        print(report)  # noqa: T201  what a failure should show, and `pytest -rP`
+        assert report.wrong == []
+        assert report.scored > 100
+        assert set(report.streams) == set(KINDS)
+        assert {200, 400, 413, 422} <= set(report.statuses)
+        left = server.poll("/metrics", lambda response: "din_in_flight_requests 0.0" in response.text).text
+        assert 'code="internal"' not in left
+        again = asyncio.run(fuzz(server.port, SEED, 0))
+        assert (again.wrong, type(again)) == ([], Report)
+        assert "Traceback" not in server.log.read_text()
