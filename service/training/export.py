@@ -1,5 +1,6 @@
 """Write a trained network as a version: SavedModel with three signatures, golden requests, manifest."""
 
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -96,8 +97,16 @@ class Serving(tf.Module):
         }
 
     def save(self, folder: Path) -> None:
-        """Write the SavedModel."""
-        tf.saved_model.save(self, str(folder), signatures=self.functions)
+        """Write the SavedModel.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        try:
+            tf.saved_model.save(self, str(folder), signatures=self.functions)
+        except tf.errors.OpError as error:  # TensorFlow's own, also for a full disk
+            reason = re.sub(r"\{\{.*?\}\} | \[Op:\w+\]", "", error.message)
+            raise OSError(f"{folder}: cannot be written: {reason}") from error
 
     def predict(self, sample: Sample) -> list[float]:
         """The reference answer to one sample, through `serving_default`: probabilities (C,)."""
