@@ -20,7 +20,7 @@ TRAIN = ("train", "--epochs", "1", "--id-buckets", "65536", "--max-history", "8"
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a file system of `SMALL_BYTES`, in a mount namespace of its own: gone with the process that holds it."""
+    """A folder on a file system of `SMALL_BYTES`, mounted for one process and gone with it."""
     folder = tmp_path / "small"
     folder.mkdir()
     unshare = shutil.which("unshare")
@@ -41,9 +41,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def events(tmp_path: Path) -> Path:
     """An interactions file that is enough to train on."""
-    rows = [
-        f"{user},{item},{item % 3},{1000 + i}" for user in range(20) for i, item in enumerate(range(user % 3, 60, 3))
-    ]
+    clicked = [(user, item) for user in range(20) for item in range(user % 3, 60, 3)]
+    rows = [f"{user},{item},{item % 3},{1000 + item}" for user, item in clicked]
     file = tmp_path / "events.csv"
     file.write_text("\n".join(["user,item,tag,timestamp", *rows]) + "\n")
     return file
