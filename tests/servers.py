@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
-POLLS = 600  # of a tenth of a second
+LONGEST_S = 60  # until a server is where it should be
 SERVE = ("-m", "service")
 
 
@@ -34,7 +35,8 @@ class Server:
 
     def poll(self, path: str, done: Callable[[httpx.Response], bool]) -> httpx.Response:
         """Ask for `path` ten times a second until the answer is `done`; a process that has died is an error at once."""
-        for _ in range(POLLS):
+        started = time.monotonic()
+        while time.monotonic() - started < LONGEST_S:
             with suppress(httpx.TransportError):
                 response = httpx.get(self.url + path, timeout=5)
                 if done(response):
