@@ -71,6 +71,7 @@ class Admission:
     running: int = 0
     best_row_s: float = math.inf  # in its executor, when nothing disturbs it; unknown at first
     pace: PerRow = field(default_factory=PerRow)  # seconds from release to answer, whatever else the core does
+    row_s: float = 0.0  # by that pace
 
     @property
     def ahead(self) -> int:
@@ -81,16 +82,22 @@ class Admission:
         """A batch took its executor `took_s`, and was `held_s` on the way from release to answer."""
         self.best_row_s = learn(self.best_row_s, rows, took_s)
         self.pace = self.pace.after(rows, held_s)
+        self.row_s = self.pace.mean
 
     def wait_s(self, rows: int = 0, overdue_s: float = 0.0) -> float:
         """How long `rows` rows would take that arrive now."""
-        return predict_wait(self.ahead, rows, self.pace.mean, self.executors, overdue_s)
+        return predict_wait(self.ahead, rows, self.row_s, self.executors, overdue_s)
 
-    def refusal(self, rows: int, left_s: float, overdue_s: float) -> Overloaded | None:
-        """Why `rows` rows with `left_s` seconds to their deadline should not enter now; None if they may."""
-        wait_s = self.wait_s(rows, overdue_s)
-        if self.waiting + self.coming + rows > self.max_rows:
+    def refusal(self, rows: int, left_s: float, overdue_s: float, room: int = 0) -> Overloaded | None:
+        """Why `rows` rows with `left_s` seconds to their deadline should not enter now; None if they may.
+
+        With less than `room` left in the queue nobody may: else only the small would get in.
+        """
+        here = self.waiting + self.coming
+        ahead = here + self.running
+        wait_s = predict_wait(ahead, rows, self.row_s, self.executors, overdue_s)
+        if here + max(rows, room) > self.max_rows:
             return Overloaded("too many candidates are waiting", "queue", wait_s)
-        if not in_time(self.ahead, wait_s, left_s):
+        if not in_time(ahead, wait_s, left_s):
             return Overloaded("what is waiting will take too long for the deadline", "deadline", wait_s)
         return None

@@ -8,6 +8,7 @@ ending and a timer each call `_pump`, which asks the pure functions of `release`
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -30,6 +31,7 @@ class _Run(Generic[Key, Payload, Answer]):
     jobs: list[Job[Key, Payload, Answer]]
     rows: int  # of all its jobs
     released: float
+    due: float  # when it should be answered
     took_s: float = 0.0
     answers: Sequence[Answer] = field(default_factory=list)
     error: BaseException | None = None
@@ -52,6 +54,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._waiting: deque[Job[Key, Payload, Answer]] = deque()
         self._running: list[_Run[Key, Payload, Answer]] = []
         self._admission = Admission(policy.max_queue_rows, executors)
+        self._due = math.inf  # when the last of the executors should be done, if all are at work
         self._inbox: SimpleQueue[_Run[Key, Payload, Answer] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -97,10 +100,10 @@ class Batcher(Generic[Key, Payload, Answer]):
         """How long what is here should take; 0 before the first batch has ended."""
         return self._admission.wait_s(0, self._overdue_s(time.monotonic()))
 
-    def refusal(self, rows: int, deadline: float) -> Overloaded | None:
-        """Why jobs of `rows` rows in all should not enter now; None if they may."""
+    def refusal(self, rows: int, deadline: float, room: int = 0) -> Overloaded | None:
+        """Why jobs of `rows` rows in all, or any if less than `room` is left, should not enter; None if they may."""
         now = time.monotonic()
-        return self._admission.refusal(rows, deadline - now, self._overdue_s(now))
+        return self._admission.refusal(rows, deadline - now, self._overdue_s(now), room)
 
     def expect(self, rows: int) -> None:
         """Count rows as waiting until the event loop turns, when they should be submitted.
@@ -169,10 +172,10 @@ class Batcher(Generic[Key, Payload, Answer]):
 
     def _overdue_s(self, now: float) -> float:
         """How long every executor has been at its batch beyond what its rows should take; 0 if that is unknown."""
-        row_s = self._admission.pace.mean
-        if not row_s or len(self._running) < self._executors:
-            return 0.0
-        return max(0.0, min([now - run.released - run.rows * row_s for run in self._running]))
+        return max(0.0, now - self._due)
+
+    def _note_due(self) -> None:
+        self._due = max([run.due for run in self._running]) if len(self._running) == self._executors else math.inf
 
     def _forget_coming(self) -> None:
         self._admission.coming = 0
@@ -194,7 +197,8 @@ class Batcher(Generic[Key, Payload, Answer]):
             for job in decision.dropped:
                 self.fail(job, DeadlineExceeded("the deadline passed before the request was run"))
             if decision.batch:
-                self._release(_Run(decision.batch, sum([job.rows for job in decision.batch]), now))
+                rows, row_s = sum([job.rows for job in decision.batch]), self._admission.row_s
+                self._release(_Run(decision.batch, rows, now, now + rows * row_s if row_s else math.inf))
             if decision.wake_at is not None:
                 self._timer = asyncio.get_running_loop().call_later(decision.wake_at - now, self._pump)
                 return
@@ -206,6 +210,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         inline = runs_inline(run.rows, others, self._admission.best_row_s, self._policy)
         self._running.append(run)
         self._admission.running += run.rows
+        self._note_due()
         if inline:
             self._execute(run)
             self._finish(run)
@@ -258,6 +263,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         """Back on the loop: answer the members of a batch, then see what is next."""
         self._running.remove(run)
         self._admission.running -= run.rows
+        self._note_due()
         if run.error is not None:
             logger.error("a batch of %d failed", len(run.jobs), exc_info=run.error)
         else:

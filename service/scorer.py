@@ -101,7 +101,7 @@ class Scorer:
 
     def refusal(self, rows: int, deadline: float) -> Overloaded | None:
         """Why a sample of about `rows` candidates should not be read; None if it may."""
-        return self._batcher.refusal(rows, deadline)
+        return self._batcher.refusal(rows, deadline, self._policy.max_queue_rows // 16)
 
     def expect(self, rows: int) -> None:
         """Count a sample that was let in, until the event loop turns and it is here."""

@@ -8,8 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -30,14 +29,14 @@ _FIELDS = re.compile(
 )
 _UNUSUAL = {b"transfer-encoding", b"expect", b"upgrade"}
 _NUMBER = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+_HOLDS_S = 0.001  # how long a refusal holds for others: less than a batch takes
 _ANSWER = (
     b"HTTP/1.1 503 Service Unavailable\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n"
     b"retry-after: %d\r\nx-request-id: %b\r\n\r\n%b"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """What the headers of a request say that matters before its body is read."""
 
     body_bytes: int
@@ -79,6 +78,11 @@ class Gate:
         self._metrics = metrics
         self._deadline_ms = deadline_ms
         self._row_bytes = PerRow()
+        self._headers: list[tuple[bytes, bytes]] = []  # that every answer has, and
+        self._lines = b""  # as they are sent
+        self._last: Overloaded | None = None  # refusal of a request that said nothing of its time
+        self._last_rows = 0
+        self._last_until = 0.0
         self._bodies: dict[str, tuple[bytes, bytes]] = {}  # by message: before and after the request id
 
     @property
@@ -116,26 +120,40 @@ class Gate:
         if refusal is not None:
             raise refusal
 
-    def refuse(self, head: Head, arrived: float, date: bytes) -> bytes | None:
+    def refuse(self, head: Head, arrived: float, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """The whole answer to a request that is not let in; None if it is."""
         rows = self.guess_rows(head.body_bytes)
-        milliseconds = self._deadline_ms if head.deadline_ms is None else head.deadline_ms
-        refusal = self._scorer.refusal(rows, arrived + milliseconds / 1000)
+        refusal = self._again(rows, head.deadline_ms, arrived) or self._ask(rows, head.deadline_ms, arrived)
         if refusal is None:
             self._scorer.expect(rows)
             return None
-        answer = self._answer(refusal, make_request_id(head.request_id).encode(), date)
+        answer = self._answer(refusal, make_request_id(head.request_id).encode(), headers)
         self._metrics.shed(refusal.reason)
         self._metrics.request(refusal.code, time.monotonic() - arrived)
         return answer
 
-    def _answer(self, refusal: Overloaded, request_id: bytes, date: bytes) -> bytes:
+    def _again(self, rows: int, deadline_ms: float | None, arrived: float) -> Overloaded | None:
+        """What a smaller request with as much time was told a moment ago."""
+        if self._last is not None and arrived < self._last_until and rows >= self._last_rows and deadline_ms is None:
+            return self._last
+        return None
+
+    def _ask(self, rows: int, deadline_ms: float | None, arrived: float) -> Overloaded | None:
+        milliseconds = self._deadline_ms if deadline_ms is None else deadline_ms
+        refusal = self._scorer.refusal(rows, arrived + milliseconds / 1000)
+        if refusal is not None and deadline_ms is None:
+            self._last, self._last_rows, self._last_until = refusal, rows, arrived + _HOLDS_S
+        return refusal
+
+    def _answer(self, refusal: Overloaded, request_id: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
         parts = self._bodies.get(refusal.message)
         if parts is None:
             before, after = schema.render_error(refusal.code, refusal.message, None, "\0").split(b"\\u0000")
             parts = self._bodies[refusal.message] = before, after
         body = request_id.join(parts)
-        return _ANSWER % (date, len(body), retry_after_s(refusal.wait_s), request_id, body)
+        if headers is not self._headers:  # uvicorn makes them anew every second
+            self._headers, self._lines = headers, b"".join([b"%b: %b\r\n" % each for each in headers])
+        return _ANSWER % (self._lines, len(body), retry_after_s(refusal.wait_s), request_id, body)
 
 
 class Shedding(HttpToolsProtocol):
@@ -181,8 +199,7 @@ class Shedding(HttpToolsProtocol):
         head = read_head(data)
         if head is None:
             return False
-        date = b"".join([b"%b: %b\r\n" % each for each in self.server_state.default_headers])
-        answer = gate.refuse(head, arrived, date)
+        answer = gate.refuse(head, arrived, self.server_state.default_headers)
         if answer is None:
             return False
         self.transport.write(answer)

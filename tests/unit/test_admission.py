@@ -91,6 +91,15 @@ def test_refusal_says_why() -> None:
     assert admission.refusal(10, 60.0, 60.0) is not None
 
 
+def test_room_is_kept_for_the_large() -> None:
+    """With less room than is asked for nobody is let in, however small."""
+    admission = Admission(100, 1, waiting=90)
+    assert admission.refusal(1, 60.0, 0.0, room=10) is None
+    refusal = admission.refusal(1, 60.0, 0.0, room=11)
+    assert refusal is not None
+    assert refusal.reason == "queue"
+
+
 def test_nothing_known_lets_all_in() -> None:
     """Before the first batch has ended only the bound in rows refuses."""
     admission = Admission(100, 1, waiting=50, running=50)

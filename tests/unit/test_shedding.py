@@ -1,8 +1,14 @@
 """What is known of a request before it is parsed, from its bytes."""
 
-import pytest
+import time
 
-from service.shedding import Head, read_head
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.metrics import Metrics
+from service.release import Policy
+from service.scorer import Scorer
+from service.shedding import Gate, Head, read_head
 
 BODY = b'{"a": 1}'
 USUAL = (b"Host: h", b"Content-Type: application/json", b"Content-Length: 8")
@@ -61,3 +67,54 @@ def test_plain_request_is_read(received: bytes, head: Head) -> None:
 def test_anything_else_is_left_to_the_parser(received: bytes) -> None:
     """What is incomplete, unusual, ambiguous or wrong is not touched."""
     assert read_head(received) is None
+
+
+@pytest.fixture
+def scorer() -> Scorer:
+    """One executor and a queue of 100 candidates, half full, at a pace of 10 ms a candidate."""
+    scorer = Scorer(Policy(10, 100), 1, lambda *_: None)
+    admission = scorer._batcher._admission
+    admission.ran(10, 0.1, 0.1)
+    admission.waiting = 50
+    return scorer
+
+
+@pytest.fixture
+def gate(scorer: Scorer) -> Gate:
+    """In front of `scorer`; it knows that a candidate takes 20 bytes and that deadlines are 1.1 s away."""
+    gate = Gate(scorer, Metrics(CollectorRegistry()), 1100.0)
+    gate.learn(10, 200)
+    return gate
+
+
+def refused(gate: Gate, head: Head, now: float) -> bool:
+    """Whether a request of such a head is refused."""
+    return gate.refuse(head, now, [(b"date", b"today")]) is not None
+
+
+@pytest.mark.anyio
+async def test_refusal_holds_for_a_moment(gate: Gate, scorer: Scorer) -> None:
+    """A refusal is given again, within a millisecond, to requests as large that say nothing of their time, only."""
+    now = time.monotonic()
+    assert refused(gate, Head(200, None, None), now)  # ten candidates, which makes 0.6 s where 0.55 are promised
+    scorer._batcher._admission.waiting = 0
+    scorer._batcher._admission.running = 1
+    assert refused(gate, Head(200, None, None), now + 0.0005)
+    assert not refused(gate, Head(180, None, None), now + 0.0005)
+    assert not refused(gate, Head(200, 1100.0, None), now + 0.0005)
+    assert not refused(gate, Head(200, None, None), now + 0.0015)
+
+
+@pytest.mark.anyio
+async def test_own_deadline_decides(gate: Gate) -> None:
+    """Behind the same queue a request with more time is let in, and one with less is refused."""
+    now = time.monotonic()
+    assert not refused(gate, Head(20, 5000.0, None), now)
+    assert refused(gate, Head(20, 500.0, None), now)
+    assert not refused(gate, Head(20, None, None), now)
+
+
+def test_candidates_are_guessed_from_bytes(gate: Gate) -> None:
+    """A body is taken to ask about as many candidates as others of its length did, at least one."""
+    assert [gate.guess_rows(size) for size in (0, 20, 210)] == [1, 1, 10]
+    assert Gate(Scorer(Policy(10, 100), 1, lambda *_: None), Metrics(CollectorRegistry()), 1.0).guess_rows(999) == 1
