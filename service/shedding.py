@@ -1,7 +1,7 @@
 """Refuses at the connection, before uvicorn parses anything, what an overloaded server would refuse anyway.
 
 A request that gets its headers parsed and a task of its own costs a quarter of one that is scored, however short the
-answer; refused here, some 20 us, it costs a tenth. Under twice the load that a core can bear, that decides what is left.
+answer; refused here, some 20 us, it costs a tenth. At twice the load that a core can bear, that decides what is left.
 """
 
 import asyncio
