@@ -204,7 +204,7 @@ def create_app(
         refused=metrics.refused,
     )
     service = Service(settings, metrics, versions, _make_scorer(settings, metrics), fleet)
-    gate = Gate(service.scorer, metrics, settings.deadline_ms)
+    gate = Gate(service.scorer, metrics, settings.deadline_ms, settings.max_candidates)
     scoring = Scoring(service, gate, make_tokens(settings, "token"))
 
     @asynccontextmanager

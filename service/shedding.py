@@ -71,12 +71,14 @@ class Gate:
         scorer: knows what waits.
         metrics: told about each refusal.
         deadline_ms: a request's time when it does not say.
+        max_candidates: most in a request.
     """
 
-    def __init__(self, scorer: Scorer, metrics: Metrics, deadline_ms: float) -> None:
+    def __init__(self, scorer: Scorer, metrics: Metrics, deadline_ms: float, max_candidates: int) -> None:
         self._scorer = scorer
         self._metrics = metrics
         self._deadline_ms = deadline_ms
+        self._max_candidates = max_candidates
         self._row_bytes = PerRow()
         self._headers: list[tuple[bytes, bytes]] = []  # that every answer has, and
         self._lines = b""  # as they are sent
@@ -105,9 +107,9 @@ class Gate:
         self._row_bytes = self._row_bytes.after(rows, body_bytes)
 
     def guess_rows(self, body_bytes: int) -> int:
-        """How many candidates a body is likely to ask about."""
+        """How many candidates a body is likely to ask about; one that is too long is no sign of overload."""
         row_bytes = self._row_bytes.mean
-        return max(1, round(body_bytes / row_bytes)) if row_bytes else 1
+        return max(1, min(round(body_bytes / row_bytes), self._max_candidates)) if row_bytes else 1
 
     def check(self, headers: Mapping[bytes, bytes], deadline: float) -> None:
         """Check what is known of a request before its body is read.

@@ -82,7 +82,7 @@ def scorer() -> Scorer:
 @pytest.fixture
 def gate(scorer: Scorer) -> Gate:
     """In front of `scorer`; it knows that a candidate takes 20 bytes and that deadlines are 1.1 s away."""
-    gate = Gate(scorer, Metrics(CollectorRegistry()), 1100.0)
+    gate = Gate(scorer, Metrics(CollectorRegistry()), 1100.0, 50)
     gate.learn(10, 200)
     return gate
 
@@ -115,6 +115,6 @@ async def test_own_deadline_decides(gate: Gate) -> None:
 
 
 def test_candidates_are_guessed_from_bytes(gate: Gate) -> None:
-    """A body is taken to ask about as many candidates as others of its length did, at least one."""
-    assert [gate.guess_rows(size) for size in (0, 20, 210)] == [1, 1, 10]
-    assert Gate(Scorer(Policy(10, 100), 1, lambda *_: None), Metrics(CollectorRegistry()), 1.0).guess_rows(999) == 1
+    """A body is taken to ask about as many candidates as others of its length did, from one to the most allowed."""
+    assert [gate.guess_rows(size) for size in (0, 20, 210, 10**9)] == [1, 1, 10, 50]
+    assert Gate(Scorer(Policy(10, 100), 1, lambda *_: None), Metrics(CollectorRegistry()), 1.0, 50).guess_rows(999) == 1
