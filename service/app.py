@@ -21,7 +21,8 @@ from service import __version__, admin, errors, schema
 from service.admission import retry_after_s
 from service.config import Settings
 from service.connection import read_body, while_connected
-from service.errors import DeadlineExceeded, Internal, NotReady, Overloaded, RequestError
+from service.errors import DeadlineExceeded, Internal, NotReady, Overloaded, RequestError, RequestTimeout
+from service.guard import GUARD, Guard
 from service.life import Service
 from service.loading import Opener
 from service.metrics import Metrics
@@ -79,9 +80,11 @@ def refuse(call: Call, error: Exception, headers: Iterable[tuple[bytes, bytes]] 
     call.code = error.code
     status = STATUS[type(error)]
     content = schema.render_error(error.code, error.message, error.field, call.request_id)
-    more = _HEADERS.get(status, ())
+    more = list(_HEADERS.get(status, ()))
     if isinstance(error, Overloaded):
         more = [(b"retry-after", b"%d" % retry_after_s(error.wait_s))]
+    if call.reading and isinstance(error, DeadlineExceeded | RequestTimeout):
+        more.append((b"connection", b"close"))  # the rest of the body may come at any time
     return Answer(status, content, [*headers, *more])
 
 
@@ -125,7 +128,9 @@ class Scoring:
         served = service.serving(call.request_id)
         deadline = call.deadline(service.settings.deadline_ms)
         self._gate.check(call.headers, deadline)
-        body = await read_body(receive, deadline)
+        call.reading = True
+        body = await read_body(receive, deadline, call.arrived + service.settings.body_timeout_s)
+        call.reading = False
         read_at = time.monotonic()
         if read_at >= deadline:
             raise DeadlineExceeded("the deadline passed before the request was parsed")
@@ -207,12 +212,14 @@ def create_app(
     gate = Gate(service.scorer, metrics, settings.deadline_ms, settings.max_candidates)
     scoring = Scoring(service, gate, make_tokens(settings, "token"))
 
+    guard = Guard(settings, metrics, refuse, service.drain)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await service.start()
         publishing = asyncio.create_task(gate.publish()) if fleet else None
         try:
-            yield {GATE: gate}
+            yield {GATE: gate, GUARD: guard}
         finally:
             if publishing is not None:
                 publishing.cancel()
@@ -283,6 +290,11 @@ def _add_pages(app: FastAPI, service: Service, gate: Gate) -> None:
     async def health() -> Response:
         """Whether the service can score now, and each thing that this depends on."""
         return _report(service, ready=service.ready)
+
+    @app.get("/health/started", response_model=schema.HealthResponse, responses=schema.health_responses())
+    async def started() -> Response:
+        """Whether the first version has been loaded; until then, nothing else should be concluded."""
+        return _report(service, ready=service.started)
 
     @app.get("/health/live", response_model=schema.HealthResponse, responses=schema.health_responses())
     async def live() -> Response:

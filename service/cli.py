@@ -5,7 +5,6 @@ import http
 import json
 import logging
 import re
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
 from service.operate import versions
 from service.remote import ask, local_url
+from service.tls import check_tls, local_context, server_options
 from service.tokens import check_tokens
 
 if TYPE_CHECKING:  # imported where they are used, so that every command starts fast
@@ -72,6 +72,7 @@ def serve(**flags: Any) -> None:
     settings = load_settings({name: value for name, value in flags.items() if value is not None})
     click.echo(f"dinserve {__version__}\n{settings.describe()}", err=True)
     check_tokens(settings)
+    check_tls(settings)
     _start_logging(settings)
     if settings.workers == 1:
         _serve_alone(settings)
@@ -86,11 +87,9 @@ def _start_logging(settings: Settings) -> None:
 
 
 def _serve_alone(settings: Settings) -> None:
-    import uvicorn
+    from service.server import Server
 
-    # uvicorn drains on SIGTERM and then raises it again; with this handler back in place that means exit status 0.
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.Server(_config(settings)).run()
+    Server(_config(settings), settings).run()
 
 
 def _serve_together(settings: Settings) -> None:
@@ -98,7 +97,7 @@ def _serve_together(settings: Settings) -> None:
 
     with tempfile.TemporaryDirectory(prefix="dinserve-") as folder:
         fleet = make_fleet(Path(folder), settings.workers)
-        Supervisor(_config(settings, fleet), fleet).run()
+        Supervisor(_config(settings, fleet), settings, fleet).run()
 
 
 def _config(settings: Settings, fleet: "Fleet | None" = None) -> "uvicorn.Config":
@@ -120,7 +119,7 @@ def _config(settings: Settings, fleet: "Fleet | None" = None) -> "uvicorn.Config
         access_log=settings.access_log,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=settings.grace_s,
+        **server_options(settings),
     )
 
 
@@ -249,8 +248,12 @@ def try_version(folder: Path, engine: EngineChoice) -> None:
 @click.option("--url", help="server to ask; default: the one this environment's settings describe")
 def health(url: str | None) -> None:
     """Exit 0 if a server is ready, 1 if it is not: for container health checks."""
+    context = None
     if url is None:
-        url = local_url(load_settings())
-    reply = ask(f"{url}/health")
+        settings = load_settings()
+        if settings.tls_client_ca is not None:
+            raise DinserveError("the server asks for a client certificate (DIN_TLS_CLIENT_CA): this command has none")
+        url, context = local_url(settings), local_context(settings)
+    reply = ask(f"{url}/health", context=context)
     click.echo(reply.text, err=reply.status != http.HTTPStatus.OK)
     sys.exit(reply.status != http.HTTPStatus.OK)

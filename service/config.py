@@ -61,7 +61,9 @@ class Settings(BaseSettings):
         10.0, gt=0, description="longest that a connection may take to send a request's headers, in seconds"
     )
     body_timeout_s: float = Field(
-        10.0, gt=0, description="longest that a body may take to arrive, whatever the deadline, in seconds"
+        10.0,
+        gt=0,
+        description="longest that a body may take to arrive, whatever the deadline, or an answer to be read, in s",
     )
     max_batch_rows: int = Field(1024, ge=1, description="most candidates the engine runs at once")
     max_queue_rows: int = Field(16384, ge=1, description="most candidates waiting; beyond, requests are refused")
@@ -148,6 +150,13 @@ def _cross_check(settings: Settings) -> None:
     if settings.max_delay_ms >= settings.deadline_ms:
         raise SettingsError(
             f"DIN_MAX_DELAY_MS = {settings.max_delay_ms}: not below DIN_DEADLINE_MS = {settings.deadline_ms}"
+        )
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        given, other = ("CERT", "KEY") if settings.tls_key is None else ("KEY", "CERT")
+        raise SettingsError(f"DIN_TLS_{given} is given and DIN_TLS_{other} is not: HTTPS needs both")
+    if settings.tls_client_ca is not None and settings.tls_cert is None:
+        raise SettingsError(
+            "DIN_TLS_CLIENT_CA is given and DIN_TLS_CERT is not: without HTTPS nobody shows a certificate"
         )
     if settings.admin_token is not None and settings.admin_token == settings.token:
         raise SettingsError("DIN_ADMIN_TOKEN: the same as DIN_TOKEN, so that whoever may score could change versions")

@@ -1,6 +1,7 @@
 """The waits a request makes on its connection: for its body, and for its client to leave before it is answered."""
 
 import asyncio
+import math
 import time
 import types
 from collections.abc import Callable, Coroutine, Generator
@@ -9,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, RequestTimeout
 
 T = TypeVar("T")
 
@@ -60,21 +61,26 @@ class Started(Generic[T]):
             self._result.append(end.value)
 
 
-async def read_body(receive: Receive, deadline: float) -> bytes:
-    """Read the whole body before `deadline` (`time.monotonic()` clock).
+async def read_body(receive: Receive, deadline: float, latest: float = math.inf) -> bytes:
+    """Read the whole body before `deadline`, when the client stops waiting, and before `latest`, when we do.
+
+    Both on the clock of `time.monotonic()`.
 
     Raises:
         ClientDisconnect: the client left.
-        DeadlineExceeded: the body did not arrive in time.
+        DeadlineExceeded: the body did not arrive before the deadline.
+        RequestTimeout: it did not arrive before `latest`, which was earlier.
         BodyTooLarge: it is longer than the limit.
     """
     reading = Started(_read(receive))
     if reading.done:
         return await reading
     try:
-        async with asyncio.timeout(deadline - time.monotonic()):
+        async with asyncio.timeout(min(deadline, latest) - time.monotonic()):
             return await reading
     except TimeoutError:
+        if latest < deadline:
+            raise RequestTimeout("the body took too long to arrive") from None
         raise DeadlineExceeded("the body did not arrive before the deadline") from None
 
 

@@ -56,11 +56,13 @@ class Service:
         self._publish()
 
     async def stop(self) -> None:
-        """Say not ready, finish what is in flight within the grace period, stop."""
+        """Say not ready, finish what is in flight within the grace period, stop.
+
+        A server that has drained has waited for its requests, and says which it cut: what is left is refused at once.
+        """
+        grace_s = 0 if self.draining else self.settings.grace_s
         self.drain()
-        cut = await self.scorer.stop(self.settings.grace_s)
-        if cut:
-            logger.warning("cut %d requests after a grace period of %d s", cut, self.settings.grace_s)
+        await self.scorer.stop(grace_s)
         self._stopping.set()
         self.shadow.stop()
         await self.registry.stop()
@@ -97,6 +99,11 @@ class Service:
             return "failed"
         complete = self.fleet is None or self.fleet.check()["ok"]
         return "ok" if complete and not self.registry.problems else "degraded"
+
+    @property
+    def started(self) -> bool:
+        """Whether the first version has been loaded; there is one from then on, until the service has stopped."""
+        return self.registry.current is not None
 
     @property
     def ready(self) -> bool:

@@ -21,6 +21,7 @@ DIFFERENCE_BUCKETS = (1e-6, 1e-5, 1e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 PHASES = ("load", "traffic")
 SHED = ("queue", "deadline")
+CONNECTIONS_REFUSED = ("limit", "header_timeout", "body_timeout", "headers_too_large", "malformed", "unread")
 STAGES = ("parse", "queue", "pack", "infer", "respond")
 
 
@@ -86,6 +87,20 @@ SPECS = (
         "gauge",
         (),
         "Requests being handled. Counted from their headers' arrival until the answer is rendered.",
+    ),
+    Spec(
+        "din_connections",
+        "gauge",
+        (),
+        "Connections open now, those among them that are being refused. Counted from accepting to closing.",
+    ),
+    Spec(
+        "din_connections_refused_total",
+        "counter",
+        ("reason",),
+        "Connections closed by the server: limit, beyond DIN_MAX_CONNECTIONS; header_timeout and body_timeout, where "
+        "the rest of a request did not come; headers_too_large; malformed, no HTTP; unread, where the client did not "
+        "take its answer. Counted when that is known.",
     ),
     Spec(
         "din_queue_rows",
@@ -209,6 +224,7 @@ _SPECS = {spec.name: spec for spec in SPECS}
 # How a gauge adds up over several processes: requests and bytes add, a version serves when it serves anywhere.
 _MODES: dict[str, Literal["livesum", "livemax"]] = {
     "din_in_flight_requests": "livesum",
+    "din_connections": "livesum",
     "din_queue_rows": "livesum",
     "din_predicted_wait_seconds": "livemax",
     "din_model_info": "livemax",
@@ -238,6 +254,9 @@ class Metrics:
         self._batch_requests = self._histogram("din_batch_requests")
         self._batch_padding = self._histogram("din_batch_padding_ratio")
         self._in_flight = self._gauge("din_in_flight_requests")
+        self._connections = self._gauge("din_connections")
+        ended = self._counter("din_connections_refused_total")
+        self._connections_refused = {reason: ended.labels(reason) for reason in CONNECTIONS_REFUSED}
         self._queue_rows = self._gauge("din_queue_rows")
         self._wait_s = self._gauge("din_predicted_wait_seconds")
         shed = self._counter("din_shed_total")
@@ -273,6 +292,18 @@ class Metrics:
     def leave(self) -> None:
         """A request that had arrived is no longer handled."""
         self._in_flight.dec()
+
+    def connected(self) -> None:
+        """A connection was opened."""
+        self._connections.inc()
+
+    def disconnected(self) -> None:
+        """A connection was closed, by whomever."""
+        self._connections.dec()
+
+    def connection_refused(self, reason: str) -> None:
+        """A connection is closed by the server, for one of `CONNECTIONS_REFUSED`."""
+        self._connections_refused[reason].inc()
 
     def request(self, code: str, duration_s: float) -> None:
         """A request ended: `ok`, an error code, or `client_closed`."""

@@ -32,6 +32,7 @@ class Call:
     arrived: float  # `time.monotonic()` when its headers were complete
     headers: dict[bytes, bytes]  # lower-case names; of repeated ones the last
     code: str | None = None  # how it ended; None keeps it out of the request metrics
+    reading: bool = False  # its body is awaited
     started: bool = False  # its answer is on the way
 
     def check_json(self) -> None:

@@ -10,13 +10,12 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from service import schema
 from service.admission import PerRow, retry_after_s
 from service.errors import Overloaded
 from service.metrics import Metrics
 from service.middleware import make_request_id
+from service.protocol import GuardedProtocol
 from service.scorer import Scorer
 
 GATE: Final = "gate"  # where the application's state has it
@@ -158,13 +157,12 @@ class Gate:
         return _ANSWER % (self._lines, len(body), retry_after_s(refusal.wait_s), request_id, body)
 
 
-class Shedding(HttpToolsProtocol):
-    """uvicorn's protocol behind the gate that the application put into its lifespan's state."""
+class Shedding(GuardedProtocol):
+    """A connection behind the gate that the application put into its lifespan's state."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._gate: Gate | None = None if self.config.access_log else self.app_state.get(GATE)
-        self._inside = False  # a request's first byte has been parsed and its last has not
         self._refused_at = 0.0
 
     def data_received(self, data: bytes) -> None:
@@ -172,16 +170,6 @@ class Shedding(HttpToolsProtocol):
         gate = self._gate
         if gate is None or not gate.busy or not self._between or not self._refuse(gate, data):
             super().data_received(data)
-
-    def on_message_begin(self) -> None:
-        """What comes now is no beginning of a request."""
-        self._inside = True
-        super().on_message_begin()
-
-    def on_message_complete(self) -> None:
-        """What comes next is the beginning of a request."""
-        self._inside = False
-        super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection, unless it was used since: refusing does not set the timer anew."""
@@ -193,8 +181,8 @@ class Shedding(HttpToolsProtocol):
 
     @property
     def _between(self) -> bool:
-        """Whether every request so far was parsed and answered."""
-        return not self._inside and (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+        """Whether every request so far was parsed and answered, and others may follow."""
+        return self.idle and not self._deaf and not self.flow.write_paused and not self._guard.draining
 
     def _refuse(self, gate: Gate, data: bytes) -> bool:
         arrived = time.monotonic()
@@ -205,6 +193,7 @@ class Shedding(HttpToolsProtocol):
         if answer is None:
             return False
         self.transport.write(answer)
+        self._stop_waiting()
         self.server_state.total_requests += 1
         self._refused_at = self.loop.time()
         if self.timeout_keep_alive_task is None:

@@ -15,6 +15,7 @@ TENSORFLOW = frozenset({"tensorflow", "keras"})
 SERVER = frozenset(
     {
         "tokens",
+        "tls",
         "release",
         "admission",
         "batcher",
@@ -28,7 +29,11 @@ SERVER = frozenset(
         "schema",
         "connection",
         "middleware",
+        "sockets",
+        "guard",
+        "protocol",
         "shedding",
+        "server",
         "workers",
         "shadow",
         "life",
@@ -49,6 +54,7 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "errors": HTTP,
     "config": HTTP,
     "tokens": HTTP | {"asyncio"},
+    "tls": HTTP | {"asyncio"},
     "batch": HTTP | {"time", "asyncio", "concurrent", "threading", "config"},
     "artifact": HTTP | {"config"},
     "release": HTTP | {"time", "threading", "artifact", "batch", "config", "numpy"},
@@ -67,7 +73,17 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
         {"fastapi", "batch", "artifact", "batcher", "engine", "registry", "metrics", "scorer", "schema"}
     ),
     "middleware": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
+    "sockets": HTTP | {"asyncio", "config"},
+    "guard": frozenset(
+        {"fastapi", "starlette", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}
+    ),
+    "protocol": frozenset(
+        {"fastapi", "starlette", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}
+    ),
     "shedding": frozenset({"fastapi", "starlette", "batch", "artifact", "batcher", "engine", "registry"}),
+    "server": frozenset(
+        {"fastapi", "starlette", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}
+    ),
     "workers": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
     "shadow": HTTP | {"pydantic", "prometheus_client", "registry", "scorer"},
     "life": HTTP | {"batch", "batcher", "engine.", "schema"},

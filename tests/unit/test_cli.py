@@ -77,11 +77,11 @@ def test_serve_has_a_flag_for_every_setting() -> None:
 
 def test_serve_prints_settings_and_starts(served: list[uvicorn.Config], tmp_path: Path) -> None:
     """The server is started with what flags and environment say, after every setting is printed."""
-    done = run("serve", "--port", 9000, "--access-log", "--model-dir", tmp_path, DIN_GRACE_S="3", DIN_PORT="1")
+    done = run("serve", "--port", 9000, "--access-log", "--model-dir", tmp_path, DIN_PORT="1")
     assert done.exit_code == 0
     assert done.stderr.startswith(f"dinserve {service.__version__}\nmodel_dir = {tmp_path}\n")
     config = served[0]
-    assert (config.port, config.access_log, config.timeout_graceful_shutdown) == (9000, True, 3)
+    assert (config.port, config.access_log) == (9000, True)
     application: Any = config.app
     assert application().state.service.settings.model_dir == tmp_path
 
