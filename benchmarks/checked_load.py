@@ -1,11 +1,14 @@
 """An open loop that checks each answer against the version it names; a process of its own.
 
 python -m benchmarks.checked_load PORT EXPECTED --rate 500 --seconds 10
+
+On SIGTERM it sends no more, and says what it has found.
 """
 
 import argparse
 import asyncio
 import gc
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +56,7 @@ async def run(order: Order, expected: Path) -> dict[str, object]:
     """Carry out an order and sum it up; times in ms."""
     generator = Checked(order, expected)
     await generator.connect()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, generator.stop)
     try:
         async with asyncio.timeout(order.seconds + 60):
             await (generator.open() if order.rate else generator.closed())

@@ -83,6 +83,7 @@ class Generator:
         self.order = order
         self.outcomes: list[Outcome] = []
         self.sent = 0
+        self.stopped = False  # an open loop sends no more
         self.bodies = make_bodies(order.workload, order.bodies, order.seed, order.dtypes, order.path)
         self._loop = asyncio.get_running_loop()
         self._connections: list[Connection] = []
@@ -108,6 +109,10 @@ class Generator:
         for connection in self._connections:
             connection.close()
 
+    def stop(self) -> None:
+        """Have an open loop send no more."""
+        self.stopped = True
+
     async def closed(self) -> None:
         """Keep every connection busy until the time or the number is up."""
         self._ends_at = time.perf_counter() + self.order.warm_s + self.order.seconds
@@ -120,9 +125,13 @@ class Generator:
         order, now = self.order, time.perf_counter()
         due = now + arrivals(order.rate, order.warm_s + order.seconds, order.seed)
         for at in due[: order.requests].tolist():
+            if self.stopped:
+                break
             while (left := at - time.perf_counter()) > 0:  # noqa: ASYNC110  no event tells the time
                 await asyncio.sleep(left - SPIN_S if left > SPIN_S else 0)
             exchange = self._next(at)
+            while self._idle and not self._idle[-1].usable:
+                self._idle.pop()  # the server closes what is idle for long
             if self._idle:
                 self._idle.pop().send(exchange)
             else:

@@ -237,10 +237,14 @@ def try_version(folder: Path, engine: EngineChoice) -> None:
 
     yield_to_all()
     logging.disable()  # the last line that is written says what is wrong
-    from service.engine import choice
     from service.loading import open_version
 
-    served = open_version(folder, partial(choice.load, choice=engine))
+    def load(version: Path, manifest: artifact.Manifest) -> Engine:
+        from service.engine import choice  # seconds, which a version with damaged files is spared
+
+        return choice.load(version, manifest, engine)
+
+    served = open_version(folder, load)
     click.echo(json.dumps({"engine": served.engine.name, "fallback_reason": served.engine.fallback_reason}))
 
 

@@ -198,8 +198,10 @@ class Registry:
                 break
         if self.current is None:
             reasons = [self._refused[version].reason for version in wanted if version in self._refused]
-            self.problem = reasons[0] if reasons else self._folder_problem or "loading"
-            logger.error("no version to serve: %s", self.problem)
+            problem = reasons[0] if reasons else self._folder_problem or "loading"
+            if problem != self.problem:  # not at every look
+                logger.error("no version to serve: %s", problem)
+            self.problem = problem
         else:
             self.problem = None
 

@@ -36,6 +36,7 @@ def load(
     model = tensorflow.SavedModel(version, intra_op_threads, inter_op_threads)
     reason = None
     try:
+        tensorflow.open_engine(model, manifest)  # what the manifest names is there, or no engine serves it
         if choice != "tensorflow":
             try:
                 return _load_native(version, manifest, model)

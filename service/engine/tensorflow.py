@@ -54,10 +54,9 @@ def open_engine(model: "SavedModel", manifest: Manifest, fallback_reason: str | 
     Raises:
         ArtifactError: it does not have the signatures, inputs or outputs its manifest names.
     """
+    rows = RowEngine(model, manifest, fallback_reason)  # named even where it is not called
     score = manifest.signatures.score
-    return (
-        BlockEngine(model, manifest, score, fallback_reason) if score else RowEngine(model, manifest, fallback_reason)
-    )
+    return BlockEngine(model, manifest, score, fallback_reason) if score else rows
 
 
 def count_compilations() -> int:
@@ -92,6 +91,11 @@ class SavedModel:
             except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
                 self._session.close()
                 raise ArtifactError(f"{folder}: not a SavedModel that loads: {_first_line(error)}") from error
+        try:
+            _check_weights(folder)
+        except BaseException:
+            self.close()
+            raise
 
     def signature(self, name: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> Callable[..., list[Any]]:
         """A callable taking arrays in the order of `inputs` (name: dtype), answering arrays in the order of `outputs`.
@@ -253,6 +257,21 @@ def _arrays(batch: BlockBatch) -> tuple[Ids, ...]:
 def _any_sample(manifest: Manifest) -> Sample:
     ids, tags = (to_array([0], feature.dtype) for feature in (manifest.features.id, manifest.features.tag))
     return Sample(ids, tags, ids, tags)
+
+
+def _check_weights(folder: Path) -> None:
+    """A training that has diverged leaves NaN, which graphs hide: relu may well make it zero.
+
+    Raises:
+        ArtifactError: a variable holds NaN.
+    """
+    try:
+        reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    except (OSError, ValueError, RuntimeError, tf.errors.OpError):
+        return  # a graph without variables
+    for name, dtype in reader.get_variable_to_dtype_map().items():
+        if dtype.is_floating and np.isnan(reader.get_tensor(name)).any():
+            raise ArtifactError(f"{folder / 'variables'}: {name.partition('/.')[0]} holds NaN")
 
 
 def _quietly(call: Callable[..., Any], *arguments: Any) -> Any:

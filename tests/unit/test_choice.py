@@ -117,11 +117,18 @@ def test_manifest_that_is_wrong(exported: Path, manifest: Manifest, change: Any,
     assert message in fall_back(exported, manifest.model_copy(update=change(manifest)))
 
 
-@pytest.mark.parametrize("value", [pytest.param(np.nan, id="nan"), pytest.param(np.inf, id="infinity")])
-def test_weights_that_are_no_numbers(exported: Path, tmp_path: Path, value: float) -> None:
-    """The native engine leaves a checkpoint with a value that is no number alone."""
-    version = doctored(exported, "table_id", value, tmp_path)
+def test_infinite_weights(exported: Path, tmp_path: Path) -> None:
+    """The native engine leaves a checkpoint with an infinite value alone."""
+    version = doctored(exported, "table_id", np.inf, tmp_path)
     assert "(table_id) holds NaN or infinity" in fall_back(version, artifact.read_manifest(version))
+
+
+@pytest.mark.parametrize("chosen", ["auto", "native", "tensorflow"])
+def test_weights_that_are_no_numbers(exported: Path, tmp_path: Path, chosen: EngineChoice) -> None:
+    """No engine serves a checkpoint with NaN in it, whatever the graph would make of that."""
+    version = doctored(exported, "table_id", np.nan, tmp_path)
+    with pytest.raises(ArtifactError, match="holds NaN"):
+        choice.load(version, artifact.read_manifest(version), chosen)
 
 
 def test_native_engine_that_is_not_there(

@@ -90,7 +90,7 @@ def test_foreign_model_is_served(foreign: Path, foreign_manifest: Manifest) -> N
         pytest.param({"row": {"name": "other"}}, "no signature other; it has .*rank", id="signature"),
         pytest.param({"row": {**dict(FOREIGN), "target_id": "thing"}}, "rank has no input thing", id="input"),
         pytest.param({"row": {**dict(FOREIGN), "output": "sales"}}, "rank has no output sales", id="output"),
-        pytest.param({"score": {"name": "score", "block": 8}}, "no signature score", id="score"),
+        pytest.param({"row": FOREIGN, "score": {"name": "score", "block": 8}}, "no signature score", id="score"),
     ],
 )
 def test_manifest_of_another_graph(
