@@ -140,7 +140,7 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
     intra, inter = settings.intra_op_threads, settings.inter_op_threads
     opener = Opener(
         partial(choice.load, choice=settings.engine, intra_op_threads=intra, inter_op_threads=inter),
-        Trials("try", "--engine", settings.engine),
+        Trials("try", "--engine", settings.engine, shared=fleet.folder if fleet else None),
         partial(choice.load_tried, intra_op_threads=intra, inter_op_threads=inter),
         settings.allowed_manifests,
     )

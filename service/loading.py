@@ -161,7 +161,7 @@ class Opener:
             return open_version(folder, self._loader)
         _check_contract(folder, artifact.read_manifest(folder), running.manifest)
         stamp = self.stamp(folder)
-        loader = self._proven.get(stamp) or self._try(folder)
+        loader = self._proven.get(stamp) or self._try(folder, stamp)
         if self.stamp(folder) != stamp:
             raise ArtifactError(f"{folder}: changed while it was tried")
         served = open_version(folder, loader, verified=loader is not self._loader)  # a trial has read every byte
@@ -175,10 +175,10 @@ class Opener:
         if self._trials is not None:
             self._trials.stop()
 
-    def _try(self, folder: Path) -> Loader:
+    def _try(self, folder: Path, stamp: Stamp) -> Loader:
         if self._trials is None or self._tried is None:
             return self._loader
-        verdict, tried = self._trials.run(folder), self._tried
+        verdict, tried = self._trials.run(folder, stamp), self._tried
         return lambda version, manifest: tried(version, manifest, verdict)
 
 

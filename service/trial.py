@@ -5,19 +5,23 @@ broken one can end the process that reads it. None of that happens to the proces
 the work, says what it found, and is gone.
 """
 
+import fcntl
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from service.errors import ArtifactError
 
 TIMEOUT_S = 900.0  # at the lowest priority on a busy machine, what takes ten seconds alone may take minutes
+LOOK_S = 0.1  # between looks at whether another worker's trial is over
 LONGEST_REASON = 500  # characters
 
 
@@ -34,22 +38,59 @@ class Trials:
 
     Args:
         arguments: what to run after `python -m service`; the version's folder is added.
+        shared: folder where several workers leave what they found, so that one trial does for all; None: one process.
         timeout_s: a trial that takes longer has failed.
     """
 
-    def __init__(self, *arguments: str, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, *arguments: str, shared: Path | None = None, timeout_s: float = TIMEOUT_S) -> None:
+        self._shared = shared
         self._command = [sys.executable, "-m", "service", *arguments]
         self._timeout_s = timeout_s
         self._child: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self._lock = threading.Lock()
 
-    def run(self, version: Path) -> Verdict:
-        """Try a version.
+    def run(self, version: Path, stamp: object = None) -> Verdict:
+        """Try a version, which is the same as another worker has tried if its `stamp` is.
 
         Raises:
             ArtifactError: it failed; in one sentence.
         """
+        if self._shared is None:
+            return self._run(version)
+        asked = time.time()
+        name = hashlib.sha256(repr(stamp).encode()).hexdigest()
+        with self._alone(version, self._shared / "trial.lock"):
+            return self._share(version, self._shared / f"trial-{name}.json", asked)
+
+    def _share(self, version: Path, found: Path, asked: float) -> Verdict:
+        """Take what another worker has found: that it is good at any time, that it is bad if that is no older news."""
+        if found.exists():
+            known = json.loads(found.read_text())
+            if known["reason"] is None:
+                return Verdict(**known["verdict"])
+            if found.stat().st_mtime >= asked:
+                raise ArtifactError(known["reason"])
+        try:
+            verdict = self._run(version)
+        except ArtifactError as error:
+            if not self._stopped:
+                found.write_text(json.dumps({"reason": str(error)}))
+            raise
+        found.write_text(json.dumps({"reason": None, "verdict": asdict(verdict)}))
+        return verdict
+
+    @contextmanager
+    def _alone(self, version: Path, lock: Path) -> Iterator[None]:
+        with lock.open("w") as file:
+            while not self._stopped:
+                with suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(LOOK_S)  # a lock that is waited for could not be given up when the server stops
+            yield
+
+    def _run(self, version: Path) -> Verdict:
         its, ours = os.pipe()  # its standard input: open for as long as this process lives
         try:
             child = self._start(version, its)

@@ -105,7 +105,7 @@ async def test_trial_decides(tmp_path: Path) -> None:
     loads, tried = Loads(), []
 
     class Somewhere:
-        def run(self, folder: Path) -> str:
+        def run(self, folder: Path, stamp: object) -> str:
             tried.append(folder.name)
             if folder.name == "3":
                 raise ArtifactError("3: crashed")

@@ -1,5 +1,6 @@
 """Trials of versions in real child processes of Python."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -95,3 +96,51 @@ time.sleep(60)
         assert int(process.stdout.readline()) == lowest
         process.stdin.close()
         assert process.wait(30) == 1
+
+
+def test_one_trial_does_for_all_workers(tmp_path: Path) -> None:
+    """Workers that try the same version at the same time run one child, good or bad; a changed one is tried again."""
+    log = tmp_path / "log"
+    count = f"open({str(log)!r}, 'a').write('.'); import time; time.sleep(0.5)"
+    good = f'{count}; print(\'{{"engine": "native", "fallback_reason": null}}\')'
+    bad = f"{count}; raise ValueError('bad')"
+
+    def all_run(code: str, stamp: object) -> list[str]:
+        """What four workers that start together find."""
+        found = []
+
+        def run() -> None:
+            trials = child(code)
+            trials._shared = tmp_path
+            try:
+                found.append(trials.run(VERSION, stamp).engine)
+            except ArtifactError as error:
+                found.append(str(error))
+
+        threads = [threading.Thread(target=run) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return found
+
+    assert all_run(good, 1) == ["native"] * 4
+    assert log.read_text() == "."
+    assert all_run(bad, 2) == ["ValueError: bad"] * 4
+    assert log.read_text() == ".."
+    assert all_run(good, 1) == ["native"] * 4
+    assert log.read_text() == ".."
+    assert all_run(good, 2) == ["native"] * 4  # what failed is tried again when somebody asks later
+    assert log.read_text() == "..."
+
+
+def test_stopped_worker_waits_for_no_other(tmp_path: Path) -> None:
+    """A worker that stops gives up waiting for another one's trial."""
+    trials = child("raise AssertionError")
+    trials._shared = tmp_path
+    with (tmp_path / "trial.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        timer = threading.Timer(0.2, trials.stop)
+        timer.start()
+        with pytest.raises(ArtifactError, match="the server stops"):
+            trials.run(VERSION)
