@@ -13,8 +13,10 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from tests.chaos.bodies import GOOD, is_close
 from tests.chaos.streams import GOOD_ID, SMUGGLED, Stream, request, streams
@@ -22,6 +24,8 @@ from tests.chaos.streams import GOOD_ID, SMUGGLED, Stream, request, streams
 AT_ONCE = 48  # connections
 SILENCE_S = 0.25  # no answer for so long: none will come
 LONGEST_S = 20  # for one stream
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST
 FINE = frozenset({100, 200, 400, 401, 404, 405, 408, 413, 415, 422, 431, 503, 504})  # all that README names, but 500
 
@@ -52,7 +56,8 @@ async def fuzz(port: int, seed: int, count: int) -> Report:
         ConnectionError: the server is not there, or breaks the well-behaved connection.
     """
     report, started = Report(), time.monotonic()
-    expected = [(await _score(*await _connect(port), body))[0] for body in GOOD]
+    async with _connect(port) as (reader, writer):
+        expected = [await _score(reader, writer, body) for body in GOOD]
     drawn = streams(seed, count)
     async with asyncio.TaskGroup() as group:
         behaved = group.create_task(_behave(port, expected, report))
@@ -64,33 +69,42 @@ async def fuzz(port: int, seed: int, count: int) -> Report:
     return report
 
 
-async def _connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", port)
+@asynccontextmanager
+async def _connect(port: int, *, reset: bool = False) -> AsyncIterator[Streams]:
+    """A connection, whose closing may be a reset."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    if reset:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _behave(port: int, expected: list[list[float]], report: Report) -> None:
     """Score on one connection until cancelled."""
-    reader, writer = await _connect(port)
-    while True:
-        for number, body in enumerate(GOOD):
-            started = time.monotonic()
-            probabilities, _ = await _score(reader, writer, body)
-            report.slowest_s = max(report.slowest_s, time.monotonic() - started)
-            report.scored += 1
-            if not is_close(probabilities, expected[number]):
-                report.wrong.append(f"a good request got {probabilities}, not {expected[number]}")
-            await asyncio.sleep(0.002)
+    async with _connect(port) as (reader, writer):
+        while True:
+            for number, body in enumerate(GOOD):
+                started = time.monotonic()
+                probabilities = await _score(reader, writer, body)
+                report.slowest_s = max(report.slowest_s, time.monotonic() - started)
+                report.scored += 1
+                if not is_close(probabilities, expected[number]):
+                    report.wrong.append(f"a good request got {probabilities}, not {expected[number]}")
+                await asyncio.sleep(0.002)
 
 
-async def _score(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes
-) -> tuple[list[float], asyncio.StreamWriter]:
+async def _score(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes) -> list[float]:
     writer.write(request(body, "X-Deadline-Ms: 20000"))
     head = await reader.readuntil(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200 "):
         raise ConnectionError(f"a good request got {head!r}")
     length = int(re.findall(rb"content-length: (\d+)", head)[0])
-    return json.loads(await reader.readexactly(length))["probabilities"], writer
+    probabilities: list[float] = json.loads(await reader.readexactly(length))["probabilities"]
+    return probabilities
 
 
 async def _throw_all(port: int, drawn: Iterator[Stream], expected: list[list[float]], report: Report) -> None:
@@ -108,22 +122,20 @@ async def _throw_all(port: int, drawn: Iterator[Stream], expected: list[list[flo
 
 async def _throw(port: int, stream: Stream) -> bytes:
     """Send a stream; returns what came back. That the server closes or resets the connection is its right."""
-    reader, writer = await _connect(port)
-    if stream.ending != "close":  # also after answers: a connection that is closed keeps its port for a minute
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     received = bytearray()
     with contextlib.suppress(OSError):
-        for piece in stream.pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(stream.pause_s)
-        if stream.ending == "half":
-            writer.write_eof()
-        if stream.ending in {"wait", "half"}:
-            with contextlib.suppress(TimeoutError):
-                while chunk := await asyncio.wait_for(reader.read(1 << 16), SILENCE_S):
-                    received += chunk
-    writer.transport.abort()
+        # Reset also after answers: a connection that is closed keeps its port for a minute.
+        async with _connect(port, reset=stream.ending != "close") as (reader, writer):
+            for piece in stream.pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(stream.pause_s)
+            if stream.ending == "half":
+                writer.write_eof()
+            if stream.ending in {"wait", "half"}:
+                with contextlib.suppress(TimeoutError):
+                    while chunk := await asyncio.wait_for(reader.read(1 << 16), SILENCE_S):
+                        received += chunk
     return bytes(received)
 
 
