@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import readme
+from tests.loads import Kinds
 from tests.servers import StartServer, run_server
 
 COMMITTED = readme.ROOT / "model_artifacts" / "din"
@@ -29,3 +30,9 @@ def start_server(tmp_path: Path) -> StartServer:
 def start_faulty(tmp_path: Path) -> StartServer:
     """The same with an engine that `faulty` describes."""
     return partial(run_server, tmp_path / "server.log", program=(str(FAULTY),))
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Kinds:
+    """Three networks that answer differently, exported once."""
+    return Kinds(tmp_path_factory.mktemp("kinds"))
