@@ -27,7 +27,7 @@ from benchmarks.servers import ROOT, Server, environment, ours, pinned, running
 
 WORKLOAD = "mixed"
 LOAD = 0.7  # of the capacity measured first
-SOAK_LOAD = 0.4
+SOAK_LOAD = 0.2
 SWITCH_S = 300.0  # longest wait for one switch
 FLAGS = ("--poll-s", "0.5")
 
