@@ -6,10 +6,11 @@ answered passes through here with a few comparisons.
 """
 
 import asyncio
+from collections.abc import Sized
 from typing import Any
 
 import httptools
-from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import HeadersTooLarge, MalformedHttp, Overloaded, RequestError, RequestTimeout
@@ -18,7 +19,21 @@ from service.sockets import readable
 
 _LINGER_S = 1.0  # after a refusal: what the client still sends is read, lest a reset overtake the answer
 _LINGERING = 256  # connections beyond the limit that may wait for that; others get no answer
+_PIPELINED = 256  # requests of a connection that may wait for the one that runs
 _SLACK_S = 0.5  # the application refuses late bodies too, and better: it goes first
+
+
+class _Flow(FlowControl):
+    """Does not read on while requests wait that have been read: uvicorn's would hold as many as a client sends."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Read on, if nothing waits."""
+        if not self._waiting:
+            super().resume_reading()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -54,6 +69,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Count the connection; refuse it if there are too many."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         guard = self._guard
         guard.metrics.connected()
         beyond = len(self.connections) - guard.max_connections
@@ -96,15 +112,19 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the request, whose headers are here."""
-        if self._received > self._guard.max_header_bytes:
+        guard, waiting, before = self._guard, self.pipeline, self.cycle
+        if self._received > guard.max_header_bytes:
             self._check_head()
-        before = self.cycle
+        if len(waiting) >= _PIPELINED:
+            raise Overloaded("there are too many requests at once on this connection", "pipeline", 1.0)
         super().on_headers_complete()
         self._in_head = False
         self.headers = []  # trailers go there, and not among the headers that the application sees
         if self._rest is not None:
             self._stop_waiting()
-        if self._guard.draining:
+        if len(waiting) == 1:
+            self._running = before
+        if guard.draining:
             self.close_after_answer()
             if before is not None and not before.response_started:  # no longer the last
                 before.keep_alive = before.scope["http_version"] == "1.1"
@@ -120,6 +140,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """An answer has been written; see to it that it is taken."""
         last = not self.pipeline
+        if not last:
+            self._running = self.pipeline[-1][0]
         super().on_response_complete()
         if self.timeout_keep_alive_task is None and self.transport.is_closing():
             self._expect_taken()
@@ -169,10 +191,6 @@ class GuardedProtocol(HttpToolsProtocol):
                 cycle.disconnected = True
                 cycle.message_event.set()
         self.pipeline.clear()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
 
     def _expect_rest(self) -> None:
         """Bound what came of the request so far, and the time that the rest of it may take."""
@@ -236,10 +254,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _refuse_parsed(self, error: httptools.HttpParserError) -> None:
         """Refuse what the parser, or what it called, did not take."""
-        if isinstance(error.__context__, HeadersTooLarge):
-            self._end_with(error.__context__, "headers_too_large")
-        else:
-            self._end_with(MalformedHttp("this is not HTTP/1.1"), "malformed")
+        match error.__context__:  # what `on_headers_complete` raised
+            case HeadersTooLarge() as refusal:
+                self._end_with(refusal, "headers_too_large")
+            case Overloaded() as refusal:
+                self._end_with(refusal, "limit")
+            case _:
+                self._end_with(MalformedHttp("this is not HTTP/1.1"), "malformed")
 
     def _end_with(self, error: RequestError, reason: str) -> None:
         """Answer what comes in with an error, after the requests that came before it, and close."""
