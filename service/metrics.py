@@ -1,237 +1,12 @@
 """Every collector of the service in one object; its callers report events and never see Prometheus."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from service.collectors import Spread, Tally, Versions, several
-
-# From half a millisecond, the fastest answer worth telling apart, to ten seconds, longer than any sane deadline.
-TIME_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-ROW_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-REQUEST_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
-RATIO_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-SHARE_BUCKETS = tuple(round(0.05 * i, 2) for i in range(1, 21))
-DIFFERENCE_BUCKETS = (1e-6, 1e-5, 1e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-
-PHASES = ("load", "traffic")
-SHED = ("queue", "deadline")
-CONNECTIONS_REFUSED = ("limit", "header_timeout", "body_timeout", "headers_too_large", "malformed", "unread")
-STAGES = ("parse", "queue", "pack", "infer", "respond")
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What a metric is, in one place: the collectors and the README table are made from it."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
-    help: str
-    buckets: tuple[float, ...] = ()
-
-
-SPECS = (
-    Spec(
-        "din_requests_total",
-        "counter",
-        ("code",),
-        "Requests answered, by outcome: ok, an error code, or client_closed when nobody waited for the answer. "
-        "Counted when the answer has been handed to the server.",
-    ),
-    Spec(
-        "din_request_duration_seconds",
-        "histogram",
-        (),
-        "Time of every counted request. Starts when its headers have arrived, ends when its answer has been handed to "
-        "the server.",
-        TIME_BUCKETS,
-    ),
-    Spec(
-        "din_stage_duration_seconds",
-        "histogram",
-        ("stage",),
-        "Time of each stage of a scored request. parse starts when the last byte of the body has arrived, queue when "
-        "the request is admitted, pack when its batch is released, infer when the batch is packed, respond when the "
-        "probabilities are back in the request's task; respond ends when the answer is rendered.",
-        TIME_BUCKETS,
-    ),
-    Spec(
-        "din_batch_rows",
-        "histogram",
-        (),
-        "Candidates in a batch. Observed when the engine has run it.",
-        ROW_BUCKETS,
-    ),
-    Spec(
-        "din_batch_requests",
-        "histogram",
-        (),
-        "Requests, or parts of large ones, in a batch. Observed when the engine has run it.",
-        REQUEST_BUCKETS,
-    ),
-    Spec(
-        "din_batch_padding_ratio",
-        "histogram",
-        (),
-        "Share of a batch's work spent on padding, 0 to 1. Observed when the engine has run it.",
-        RATIO_BUCKETS,
-    ),
-    Spec(
-        "din_in_flight_requests",
-        "gauge",
-        (),
-        "Requests being handled. Counted from their headers' arrival until the answer is rendered.",
-    ),
-    Spec(
-        "din_connections",
-        "gauge",
-        (),
-        "Connections open now, those among them that are being refused. Counted from accepting to closing.",
-    ),
-    Spec(
-        "din_connections_refused_total",
-        "counter",
-        ("reason",),
-        "Connections closed by the server: limit, beyond DIN_MAX_CONNECTIONS; header_timeout and body_timeout, where "
-        "the rest of a request did not come; headers_too_large; malformed, no HTTP; unread, where the client did not "
-        "take its answer. Counted when that is known.",
-    ),
-    Spec(
-        "din_queue_rows",
-        "gauge",
-        (),
-        "Candidates that wait for an executor. Set when the metrics are read; of several workers, every second.",
-    ),
-    Spec(
-        "din_predicted_wait_seconds",
-        "gauge",
-        (),
-        "How long a request that arrives now is expected to wait; half of the time to its deadline is let in. In the "
-        "slowest worker. Set when the metrics are read; of several workers, every second.",
-    ),
-    Spec(
-        "din_shed_total",
-        "counter",
-        ("reason",),
-        "Requests refused as overloaded: queue, because DIN_MAX_QUEUE_ROWS wait already; deadline, because they would "
-        "have waited too long for theirs. Counted when that is known.",
-    ),
-    Spec(
-        "din_history_truncated_total",
-        "counter",
-        (),
-        "Requests whose history was longer than the model's maximum; the newest was kept. Counted when parsed.",
-    ),
-    Spec(
-        "din_empty_histories_total",
-        "counter",
-        (),
-        "Requests with no history at all, neither ids nor tags. Counted when parsed.",
-    ),
-    Spec(
-        "din_model_info",
-        "gauge",
-        ("name", "version", "engine"),
-        "1 for the version that is serving, 0 for one that was. Set when the metrics are read.",
-    ),
-    Spec(
-        "din_batches_total",
-        "counter",
-        ("engine",),
-        "Batches run, by the engine that ran them. Counted when the engine has run it.",
-    ),
-    Spec(
-        "din_engine_fallbacks_total",
-        "counter",
-        (),
-        "Times that a version is served with TensorFlow because the native engine could not be used or differed; the "
-        "log and GET /health have the reason. Counted when the version is ready.",
-    ),
-    Spec(
-        "din_compilations_total",
-        "counter",
-        ("phase",),
-        "Programs that the engine compiled: load, before the version was ready; traffic, while a batch of requests "
-        "waited, which should never be. Counted when the version is ready, or when the engine has run the batch.",
-    ),
-    Spec(
-        "din_ready_seconds",
-        "gauge",
-        (),
-        "Time from start to ready, of the slowest worker. Starts when the process begins to run this package; 0 until "
-        "it is ready.",
-    ),
-    Spec(
-        "din_load_seconds",
-        "gauge",
-        (),
-        "Time that loading the version took, in the slowest worker: reading, warming, golden answers. Starts when its "
-        "manifest is opened; 0 until it is ready.",
-    ),
-    Spec(
-        "din_load_memory_bytes",
-        "gauge",
-        (),
-        "Resident memory that loading the version added, in all workers. Set when it is ready.",
-    ),
-    Spec(
-        "din_version_loads_total",
-        "counter",
-        ("result",),
-        "Versions that were loaded, and that were refused because they failed their checks; the log and GET /health "
-        "have the reason. Counted when the version is ready, or has failed.",
-    ),
-    Spec(
-        "din_version_duration_seconds",
-        "histogram",
-        ("version", "role"),
-        "Time of the requests that a version answered, as serving or as canary. Starts and ends as total in the "
-        "answer; for a shadow the time of packing and running its copy. The last 8 versions are kept.",
-        TIME_BUCKETS,
-    ),
-    Spec(
-        "din_probability",
-        "histogram",
-        ("version",),
-        "Probabilities that a version answered, its shadow copies among them: the distribution of its scores. Counted "
-        "within a second or 64 requests of the answer. The last 8 versions are kept.",
-        SHARE_BUCKETS,
-    ),
-    Spec(
-        "din_shadow_requests_total",
-        "counter",
-        ("outcome",),
-        "Requests of the shadow's share: compared; skipped, because it would have delayed others; failed on the "
-        "shadow. Counted when that is known.",
-    ),
-    Spec(
-        "din_shadow_difference",
-        "histogram",
-        ("version",),
-        "Mean absolute difference between a shadow's probabilities and those that were answered, a request. Observed "
-        "when the shadow has run it. The last 8 versions are kept.",
-        DIFFERENCE_BUCKETS,
-    ),
-)
-_SPECS = {spec.name: spec for spec in SPECS}
-
-# How a gauge adds up over several processes: requests and bytes add, a version serves when it serves anywhere.
-_MODES: dict[str, Literal["livesum", "livemax"]] = {
-    "din_in_flight_requests": "livesum",
-    "din_connections": "livesum",
-    "din_queue_rows": "livesum",
-    "din_predicted_wait_seconds": "livemax",
-    "din_model_info": "livemax",
-    "din_ready_seconds": "livemax",
-    "din_load_seconds": "livemax",
-    "din_load_memory_bytes": "livesum",
-}
+from service.specs import CONNECTIONS_REFUSED, MODES, PHASES, SHED, SPEC, SPECS, STAGES
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter and histogram, unread
 
@@ -383,18 +158,18 @@ class Metrics:
         return encode(self._exposed), content_type
 
     def _counter(self, name: str) -> Counter:
-        spec = _SPECS[name]
+        spec = SPEC[name]
         return Counter(name, spec.help, spec.labels, registry=self._registry)
 
     def _gauge(self, name: str) -> Gauge:
-        spec = _SPECS[name]
-        return Gauge(name, spec.help, spec.labels, registry=self._registry, multiprocess_mode=_MODES[name])
+        spec = SPEC[name]
+        return Gauge(name, spec.help, spec.labels, registry=self._registry, multiprocess_mode=MODES[name])
 
     def _spread(self, name: str) -> Spread:
-        spec = _SPECS[name]
+        spec = SPEC[name]
         return Spread(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)
 
     def _histogram(self, name: str) -> Histogram:
-        spec = _SPECS[name]
+        spec = SPEC[name]
         kind = Histogram if several() else Tally  # other workers read at any time
         return kind(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)

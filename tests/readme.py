@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from service import app, artifact
+from service import artifact, refusals
 from service.config import Settings
 from service.metrics import Metrics
 
@@ -27,7 +27,8 @@ def table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 def errors() -> str:
     """Every error code with its status and meaning."""
     rows = [
-        (f"`{error.code}`", str(status), (error.__doc__ or "").splitlines()[0]) for error, status in app.STATUS.items()
+        (f"`{error.code}`", str(status), (error.__doc__ or "").splitlines()[0])
+        for error, status in refusals.STATUS.items()
     ]
     return table(("code", "status", "when"), rows)
 

@@ -23,12 +23,14 @@ SERVER = frozenset(
         "rollout",
         "loading",
         "registry",
+        "specs",
         "collectors",
         "metrics",
         "scorer",
         "schema",
         "connection",
         "middleware",
+        "refusals",
         "sockets",
         "guard",
         "protocol",
@@ -65,6 +67,7 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "rollout": HTTP | {"batch", "artifact", "batcher", "engine"},
     "loading": HTTP | {"batcher", "engine.", "prometheus_client", "asyncio"},
     "registry": HTTP | {"batcher", "engine.", "prometheus_client"},
+    "specs": HTTP | {"prometheus_client"},
     "collectors": HTTP | {"config", "batch", "artifact", "batcher", "engine", "registry"},
     "metrics": HTTP | {"config", "batch", "artifact", "batcher", "engine", "registry"},
     "scorer": HTTP | {"pydantic"},
@@ -73,6 +76,7 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
         {"fastapi", "batch", "artifact", "batcher", "engine", "registry", "metrics", "scorer", "schema"}
     ),
     "middleware": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
+    "refusals": frozenset({"batch", "artifact", "batcher", "engine", "registry", "scorer", "metrics"}),
     "sockets": HTTP | {"asyncio", "config"},
     "guard": frozenset(
         {"fastapi", "starlette", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}

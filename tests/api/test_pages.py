@@ -10,10 +10,10 @@ from fastapi import FastAPI
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from service.app import STATUS
 from service.artifact import Manifest
 from service.errors import RequestError
 from service.metrics import Metrics
+from service.refusals import STATUS
 from service.schema import REQUEST_EXAMPLE, RESPONSE_EXAMPLE, HealthResponse, ScoreRequest, ScoreResponse
 from tests.fakes import FakeEngine
 

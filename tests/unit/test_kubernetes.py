@@ -14,7 +14,7 @@ import yaml
 from service.app import create_app
 from service.config import Settings, load_settings
 from service.loading import Opener
-from service.metrics import SPECS
+from service.specs import SPECS
 from tests.fakes import FakeEngine
 from tests.image import ROOT, dockerfile, image_environment, read_yaml
 

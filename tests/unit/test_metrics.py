@@ -10,7 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from service.collectors import Tally
-from service.metrics import PHASES, STAGES, Metrics
+from service.metrics import Metrics
+from service.specs import PHASES, STAGES
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from service import errors
-from service.app import STATUS
+from service.refusals import STATUS
 from tests import readme
 
 
