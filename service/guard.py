@@ -1,13 +1,15 @@
 """What the connections of a process share: their limits, and the answer to those that are refused."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Final
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.config import Settings
-from service.errors import RequestError
+from service.errors import HeadersTooLarge, RequestError
 from service.metrics import Metrics
 from service.middleware import Answer, Call, make_request_id
 
@@ -49,6 +51,20 @@ class Guard:
             self.draining = True
             self._drain()
 
+    def too_large(self) -> HeadersTooLarge:
+        """The refusal of headers that are longer than the limit."""
+        return HeadersTooLarge(f"the headers are longer than {self.max_header_bytes} bytes")
+
+    def check_head(self, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Measure the request line and the headers of a request.
+
+        Raises:
+            HeadersTooLarge: they are longer than the limit.
+        """
+        line = len(method) + len(url) + len("  HTTP/1.1\r\n")
+        if line + sum([len(name) + len(value) + 4 for name, value in headers]) + 2 > self.max_header_bytes:
+            raise self.too_large()
+
     def render(self, error: RequestError, request_id: bytes | None, headers: list[tuple[bytes, bytes]]) -> bytes:
         """The whole answer to a connection that is closed with it."""
         call = Call(make_request_id(request_id), time.monotonic(), {})
@@ -56,3 +72,16 @@ class Guard:
         closing = [(b"x-request-id", call.request_id.encode()), (b"connection", b"close")]
         lines = [b"%b: %b\r\n" % each for each in (*headers, *answer.raw_headers, *closing)]
         return b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", answer.body])
+
+
+class Flow(FlowControl):
+    """Does not read on while requests wait that have been read: uvicorn's would hold as many as a client sends."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Read on, if nothing waits."""
+        if not self._waiting:
+            super().resume_reading()

@@ -8,6 +8,7 @@ import click
 from service.config import Settings, load_settings
 from service.errors import DinserveError, SettingsError
 from service.remote import ask, local_url
+from service.tls import local_context
 
 LOADING_S = 900.0  # a version that has to be loaded first is answered when it serves
 
@@ -68,7 +69,8 @@ versions.add_command(_share("shadow", "run copies of"))
 def _ask(url: str | None, method: str, path: str, body: object = None) -> dict[str, Any]:
     settings = load_settings()
     place = f"{url or local_url(settings)}/admin/{path}"
-    reply = ask(place, method, token=_token(settings), body=body, timeout_s=LOADING_S)
+    context = None if url else local_context(settings)
+    reply = ask(place, method, token=_token(settings), body=body, timeout_s=LOADING_S, context=context)
     content: dict[str, Any] = reply.content
     if reply.status != 200:  # noqa: PLR2004
         raise Refused(f"{content['error']['code']}: {content['error']['message']}")

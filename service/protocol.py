@@ -6,34 +6,19 @@ answered passes through here with a few comparisons.
 """
 
 import asyncio
-from collections.abc import Sized
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import HeadersTooLarge, MalformedHttp, Overloaded, RequestError, RequestTimeout
-from service.guard import GUARD, Guard
+from service.guard import GUARD, Flow, Guard
 from service.sockets import readable
 
 _LINGER_S = 1.0  # after a refusal: what the client still sends is read, lest a reset overtake the answer
 _LINGERING = 256  # connections beyond the limit that may wait for that; others get no answer
 _PIPELINED = 256  # requests of a connection that may wait for the one that runs
 _SLACK_S = 0.5  # the application refuses late bodies too, and better: it goes first
-
-
-class _Flow(FlowControl):
-    """Does not read on while requests wait that have been read: uvicorn's would hold as many as a client sends."""
-
-    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
-        super().__init__(transport)
-        self._waiting = waiting
-
-    def resume_reading(self) -> None:
-        """Read on, if nothing waits."""
-        if not self._waiting:
-            super().resume_reading()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -69,7 +54,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Count the connection; refuse it if there are too many."""
         super().connection_made(transport)
-        self.flow = _Flow(transport, self.pipeline)
+        self.flow = Flow(transport, self.pipeline)
         guard = self._guard
         guard.metrics.connected()
         beyond = len(self.connections) - guard.max_connections
@@ -114,7 +99,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Start the request, whose headers are here."""
         guard, waiting, before = self._guard, self.pipeline, self.cycle
         if self._received > guard.max_header_bytes:
-            self._check_head()
+            guard.check_head(self.parser.get_method(), self.url, self.headers)
         if len(waiting) >= _PIPELINED:
             raise Overloaded("there are too many requests at once on this connection", "pipeline", 1.0)
         super().on_headers_complete()
@@ -195,12 +180,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def _expect_rest(self) -> None:
         """Bound what came of the request so far, and the time that the rest of it may take."""
         guard = self._guard
-        if self._in_head:
-            if self._received > guard.max_header_bytes:
-                self._end_with(_too_large(guard), "headers_too_large")
-                return
-        elif self._received > guard.max_message_bytes:
-            self._end_with(_too_large(guard), "headers_too_large")
+        if self._received > (guard.max_header_bytes if self._in_head else guard.max_message_bytes):
+            self._end_with(guard.too_large(), "headers_too_large")
             return
         if self._rest is None:
             in_body = self._inside and not self._in_head
@@ -223,16 +204,6 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             late = RequestTimeout(f"the body did not arrive within {guard.body_timeout_s:g} s")
             self._end_with(late, "body_timeout")
-
-    def _check_head(self) -> None:
-        """Measure the headers alone.
-
-        Raises:
-            HeadersTooLarge: they are longer than the limit.
-        """
-        size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])
-        if size > self._guard.max_header_bytes:
-            raise _too_large(self._guard)
 
     def _decline(self, data: bytes, head_end: int | None) -> None:
         """Answer a request for another protocol in this one; the parser that has seen it does not go on.
@@ -322,7 +293,3 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._untaken is not None:
             self._untaken.cancel()
             self._untaken = None
-
-
-def _too_large(guard: Guard) -> HeadersTooLarge:
-    return HeadersTooLarge(f"the headers are longer than {guard.max_header_bytes} bytes")
