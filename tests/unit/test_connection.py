@@ -1,10 +1,12 @@
-"""Running a coroutine up to its first wait, and the rest of it later, as if it had been awaited."""
+"""Running a coroutine up to its first wait and the rest of it later, as if it had been awaited; limits of a body."""
 
 import asyncio
+import time
 
 import pytest
 
-from service.connection import Started
+from service.connection import Started, read_body
+from service.errors import DeadlineExceeded, RequestTimeout
 
 pytestmark = pytest.mark.anyio
 
@@ -122,3 +124,23 @@ async def test_cancellation_reaches_the_coroutine() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert seen == [7]
+
+
+@pytest.mark.parametrize(
+    ("deadline_s", "latest_s", "error"),
+    [
+        pytest.param(0, 60, DeadlineExceeded, id="deadline-first"),
+        pytest.param(60, 0, RequestTimeout, id="ours-first"),
+        pytest.param(0, 0, DeadlineExceeded, id="both"),
+    ],
+)
+async def test_body_has_two_limits(deadline_s: float, latest_s: float, error: type[Exception]) -> None:
+    """A body that does not come is the client's deadline or our own limit, whichever was first."""
+    pieces: list[dict[str, object]] = [{"type": "http.request", "body": b"a", "more_body": True}]
+
+    async def receive() -> dict[str, object]:
+        return pieces.pop() if pieces else await asyncio.get_running_loop().create_future()
+
+    now = time.monotonic()
+    with pytest.raises(error):
+        await read_body(receive, now + deadline_s, now + latest_s)
