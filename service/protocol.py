@@ -154,7 +154,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close when what has arrived is answered: at once, if that is nothing."""
-        if not self.idle:
+        if self._inside and not self._in_head and self.cycle.response_complete:
+            self._close()  # a body that nobody reads
+        elif not self.idle:
             self.close_after_answer()
         elif not self._deaf and not self.unread:
             self._close()

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from service import protocol
-from tests.unit.wire import GET, POST, SETTINGS, Client, code
+from tests.unit.wire import DEAF, GET, POST, SETTINGS, Client, code
 
 pytestmark = pytest.mark.anyio
 
@@ -195,7 +195,7 @@ async def test_answer_that_is_not_read_ends_the_connection(client: Client) -> No
 async def test_unread_body_does_not_hold_the_connection(client: Client) -> None:
     """When an answer did not wait for the body, the body must still come in time."""
     connection, transport = client.connect()
-    connection.data_received(POST.replace(b"/", b"/deaf", 1) + b"ab")
+    connection.data_received(DEAF + b"ab")
     await turn()
     assert transport.written.count(b"200 OK") == 1
     client.clock.pass_by(20.5)
@@ -224,11 +224,13 @@ async def test_draining_ends_each_connection_with_its_next_answer(client: Client
         pytest.param(b"GET / HT", False, "open", id="in-the-headers"),
         pytest.param(POST, False, "open", id="in-the-body"),
         pytest.param(GET, False, "open", id="running"),
+        pytest.param(DEAF, False, "closed", id="in-a-body-that-nobody-reads"),
     ],
 )
 async def test_shutdown_closes_what_is_idle(client: Client, received: bytes, pending: bool, state: str) -> None:
     """At the end a connection is closed if nothing is there, not even unread; what has begun is answered first."""
-    client.gate.clear()
+    if received != DEAF:
+        client.gate.clear()
     connection, transport = client.connect()
     connection.pending = pending
     if received:

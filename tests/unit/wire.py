@@ -18,6 +18,7 @@ from service.refusals import refuse
 
 GET = b"GET / HTTP/1.1\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n"
+DEAF = POST.replace(b"/", b"/deaf", 1)  # answered before its body has come
 SETTINGS = Settings(
     max_header_bytes=300, max_body_bytes=100, max_connections=2, header_timeout_s=10, body_timeout_s=20, keep_alive_s=75
 )
