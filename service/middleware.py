@@ -136,7 +136,7 @@ class Edge:
 
 def _positive(given: bytes, header: str) -> float:
     try:
-        number = float(given)
+        number = math.nan if b"_" in given else float(given)  # Python would read 1_000
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:

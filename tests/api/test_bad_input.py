@@ -128,7 +128,7 @@ def rows() -> Iterator[Any]:
         yield pytest.param(score(), headers, 415, "unsupported_media_type", "Content-Type", id=f"{name}-content-type")
     yield pytest.param(score(), {}, 415, "unsupported_media_type", "Content-Type", id="no-content-type")
     yield pytest.param(score() + b" " * 2000, JSON, 413, "body_too_large", None, id="announced-body-over-the-limit")
-    for given in ("0", "-1", MARKER, "nan", "inf", "", "1,2"):
+    for given in ("0", "-1", "1_0", MARKER, "nan", "inf", "", "1,2"):
         headers = JSON | {"X-Deadline-Ms": given}
         yield pytest.param(score(), headers, 422, "invalid_request", "X-Deadline-Ms", id=f"deadline-{given or 'empty'}")
 

@@ -15,9 +15,9 @@ def map_body(context: schemathesis.HookContext, body: Any) -> Any:
             "history": {"ids": [*past_ids], "tags": [*past_tags]},
             "candidates": {"ids": [_, *_] as ids, "tags": [_, *_] as tags},
         } if all(_is_value(each) for each in (*past_ids, *past_tags, *ids, *tags)):
-            count = min(len(ids), len(tags))
+            count = max(len(ids), len(tags))  # to cut one would mend what is too long by mistake
             history = {**body["history"], "ids": _to_numbers(past_ids), "tags": _to_numbers(past_tags)}
-            columns = {"ids": _to_numbers(ids[:count]), "tags": _to_numbers(tags[:count])}
+            columns = {name: (_to_numbers(each) + [1] * count)[:count] for name, each in (("ids", ids), ("tags", tags))}
             candidates = {**body["candidates"], **columns}
             return {**body, "history": history, "candidates": candidates}
     return body
