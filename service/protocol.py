@@ -1,8 +1,7 @@
 """What a connection may do: uvicorn's HTTP protocol with limits on its number, its headers and its slowness.
 
 Uvicorn waits for ever for the rest of a request and for a client that does not read; and what it cannot parse it
-answers in plain text, before the requests that came earlier on the connection. A request that arrives whole and is
-answered passes through here with a few comparisons.
+answers in plain text, before the requests that came earlier on the connection.
 """
 
 import asyncio
@@ -131,7 +130,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is None and self.transport.is_closing():
             self._expect_taken()
         elif self._last_words is not None and last:
-            self._say(self._last_words)
+            self._linger(self._last_words)
 
     def pause_writing(self) -> None:
         """Much is written that the client has not read."""
@@ -154,11 +153,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close when what has arrived is answered: at once, if that is nothing."""
+        if self.transport.is_closing() or self._deaf:
+            return  # the end is coming
         if self._inside and not self._in_head and self.cycle.response_complete:
             self._close()  # a body that nobody reads
         elif not self.idle:
             self.close_after_answer()
-        elif not self._deaf and not self.unread:
+        elif not self.unread:
             self._close()
 
     def close_after_answer(self) -> None:
@@ -204,8 +205,7 @@ class GuardedProtocol(HttpToolsProtocol):
             late = RequestTimeout(f"the headers did not arrive within {guard.header_timeout_s:g} s")
             self._end_with(late, "header_timeout")
         else:
-            late = RequestTimeout(f"the body did not arrive within {guard.body_timeout_s:g} s")
-            self._end_with(late, "body_timeout")
+            self._end_with(RequestTimeout(f"the body did not arrive within {guard.body_timeout_s:g} s"), "body_timeout")
 
     def _decline(self, data: bytes, head_end: int | None) -> None:
         """Answer a request for another protocol in this one; the parser that has seen it does not go on.
@@ -248,33 +248,36 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.pipeline.popleft()
                 self._last_words = answer
             elif broken.response_started:
-                self._linger()
+                self._linger(b"")
             else:
                 broken.disconnected = True
                 broken.message_event.set()
-                self._say(answer)
+                self._linger(answer)
         elif broken is None or broken.response_complete:
-            self._say(answer)
+            self._linger(answer)
         else:
             self._last_words = answer
 
-    def _say(self, last_words: bytes) -> None:
-        self.transport.write(last_words)
-        self._linger()
-
-    def _linger(self) -> None:
+    def _linger(self, last_words: bytes) -> None:
         """Close when the client has, or soon."""
+        self.transport.write(last_words)
         self._deaf, self._last_words = True, None
         self._unset_keepalive_if_required()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()
-        self._stop_timers()
-        self._untaken = self.loop.call_later(_LINGER_S, self.transport.abort)
+        self._abort_soon()
 
     def _close(self) -> None:
         self.transport.close()
-        self._expect_taken()
+        if self.writing:
+            self._expect_taken()
+        else:
+            self._abort_soon()  # TLS waits for the client's farewell
+
+    def _abort_soon(self) -> None:
+        self._stop_timers()
+        self._untaken = self.loop.call_later(_LINGER_S, self.transport.abort)
 
     def _expect_taken(self) -> None:
         """What is written must have been read within a time."""

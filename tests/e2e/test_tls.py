@@ -1,6 +1,7 @@
 """HTTPS as the settings describe it, with certificates made here by the openssl command."""
 
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.servers import free_port
 
 OPENSSL = shutil.which("openssl")
 pytestmark = pytest.mark.skipif(OPENSSL is None, reason="there is no openssl command to make certificates with")
+LONGEST_S = 8.0  # below the grace time: there is nothing to wait for
 BODY = {"history": {"ids": [1], "tags": [3]}, "candidates": {"ids": [8961, 318], "tags": [2, 7]}}
 
 
@@ -96,9 +98,13 @@ def test_server_speaks_https(
             if asks:
                 with pytest.raises(httpx.TransportError):
                     httpx.get(f"{url}/health", verify=context(pairs, with_client=False))
+            with socket.create_connection(("127.0.0.1", port)) as plain:
+                idle = context(pairs, with_client=asks).wrap_socket(plain)  # stays, and does not answer a farewell
+                process.terminate()
+                _, log = process.communicate(timeout=LONGEST_S)
+                idle.close()
         finally:
-            process.terminate()
-            _, log = process.communicate(timeout=30)
+            process.kill()
     assert process.returncode == 0
     assert "Traceback" not in log
 

@@ -103,6 +103,8 @@ async def test_nothing_at_all_is_closed_silently(client: Client) -> None:
     connection.data_received(b"\r\n\r\n")
     client.clock.pass_by(10)
     assert (transport.state, transport.written) == ("closed", b"")
+    client.clock.pass_by(1)  # the client has its part in the end of a TLS connection
+    assert transport.state == "aborted"
 
 
 @pytest.mark.parametrize("extra", [0, 1], ids=["at-the-limit", "beyond"])
