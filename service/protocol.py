@@ -57,8 +57,10 @@ class GuardedProtocol(HttpToolsProtocol):
         guard = self._guard
         guard.metrics.connected()
         beyond = len(self.connections) - guard.max_connections
-        if beyond <= 0:
-            self._expect_rest()
+        if beyond <= 0:  # opened ahead of its first request, perhaps: as idle as one between two
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
         elif beyond <= _LINGERING:
             self._end_with(Overloaded("there are too many connections", "connections", 1.0), "limit")
         else:

@@ -27,7 +27,7 @@ Talk = Callable[..., tuple[bytes, float]]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that is in a hurry."""
     log = tmp_path_factory.mktemp("connections") / "server.log"
-    times: dict[str, Any] = {"header_timeout_s": TIMEOUT_S, "body_timeout_s": TIMEOUT_S}
+    times: dict[str, Any] = {"header_timeout_s": TIMEOUT_S, "body_timeout_s": TIMEOUT_S, "keep_alive_s": 1}
     with run_server(log, MODEL, max_header_bytes=2000, max_connections=CONNECTIONS, **times) as server:
         yield server
     assert "Traceback" not in log.read_text()

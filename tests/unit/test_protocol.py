@@ -97,11 +97,15 @@ async def test_time_does_not_run_while_we_do_not_read(client: Client) -> None:
     assert transport.written.count(b"200 OK") == 2
 
 
-async def test_nothing_at_all_is_closed_silently(client: Client) -> None:
-    """A connection that sends nothing is closed without an answer."""
+@pytest.mark.parametrize(("sent", "seconds"), [(b"", 75), (b"\r\n\r\n", 10)], ids=["nothing", "empty-lines"])
+async def test_nothing_at_all_is_closed_silently(client: Client, sent: bytes, seconds: int) -> None:
+    """A connection may be opened ahead of its first request, and be as idle as one between two; empty lines are none."""
     connection, transport = client.connect()
-    connection.data_received(b"\r\n\r\n")
-    client.clock.pass_by(10)
+    if sent:
+        connection.data_received(sent)
+    client.clock.pass_by(seconds - 1)
+    assert transport.state == "open"
+    client.clock.pass_by(1)
     assert (transport.state, transport.written) == ("closed", b"")
     client.clock.pass_by(1)  # the client has its part in the end of a TLS connection
     assert transport.state == "aborted"
