@@ -99,7 +99,7 @@ async def test_time_does_not_run_while_we_do_not_read(client: Client) -> None:
 
 @pytest.mark.parametrize(("sent", "seconds"), [(b"", 75), (b"\r\n\r\n", 10)], ids=["nothing", "empty-lines"])
 async def test_nothing_at_all_is_closed_silently(client: Client, sent: bytes, seconds: int) -> None:
-    """A connection may be opened ahead of its first request, and be as idle as one between two; empty lines are none."""
+    """A connection may be opened ahead of its first request, as idle as one between two; empty lines are none."""
     connection, transport = client.connect()
     if sent:
         connection.data_received(sent)
