@@ -85,8 +85,9 @@ class Service:
         return served
 
     def role(self, version: str) -> str:
-        """What a version that has just answered is."""
-        return "serving" if self.registry.current is None or version == self.registry.current.version else "canary"
+        """What a version that has just answered is, or was when it was chosen."""
+        canary = self.registry.canary
+        return "canary" if canary is not None and version == canary.version else "serving"
 
     @property
     def status(self) -> str:
