@@ -128,13 +128,14 @@ def test_refusal_is_a_whole_answer(
 def test_what_is_not_plain_is_refused_too(connect: Callable[[], socket.socket], good: Body) -> None:
     """A request that comes in pieces, two at once, or that wants to close takes the normal way to the same refusal."""
     whole = message(good)
-    pieces, pair, closing = connect(), connect(), connect()
+    pieces, pair = connect(), connect()
     pieces.sendall(whole[:-5])
     status, headers, content = answer(pieces)  # before the body is read
     assert (status, headers["retry-after"], content["error"]["code"]) == (503, "1", "overloaded")
     pair.sendall(whole + whole)
     with pair.makefile("rb") as received:  # until the idle connection is closed
         assert received.read().count(b"HTTP/1.1 503 ") == 2
+    closing = connect()
     closing.sendall(message(good, "Connection: close"))
     assert answer(closing)[0] == 503
     assert closing.recv(1) == b""
