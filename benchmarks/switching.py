@@ -98,7 +98,7 @@ def switching(count: int) -> Section:
     with bench() as made:
         rate = LOAD * made.capacity()
         while len(took) < count:
-            calm = finish(made.load(rate, 30.0))
+            calm = finish(made.load(rate, 20.0))
             busy, before = [], len(took)
             while len(took) < min(count, before + 10):
                 load = made.load(rate, 60.0)
