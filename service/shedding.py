@@ -28,6 +28,7 @@ _FIELDS = re.compile(
 )
 _UNUSUAL = {b"transfer-encoding", b"expect", b"upgrade"}
 _NUMBER = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+_LONGEST_NUMBER = 9  # digits; Python refuses to read thousands of them
 _HOLDS_S = 0.001  # how long a refusal holds for others: less than a batch takes
 _ANSWER = (
     b"HTTP/1.1 503 Service Unavailable\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n"
@@ -53,6 +54,7 @@ def read_head(received: bytes) -> Head | None:
     length, deadline = fields.get(b"content-length", b""), fields.get(b"x-deadline-ms")
     if (
         not length.isdigit()
+        or len(length) > _LONGEST_NUMBER
         or len(received) != plain.end() + int(length)
         or len(fields) != len(found)  # one of them twice
         or not _UNUSUAL.isdisjoint(fields)

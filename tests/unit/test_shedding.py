@@ -52,6 +52,7 @@ def test_plain_request_is_read(received: bytes, head: Head) -> None:
         pytest.param(request(b"Content-Length: 8", b"content-length: 9"), id="two-different-lengths"),
         pytest.param(request(b"Content-Length: +8"), id="signed-length"),
         pytest.param(request(b"Content-Length: 8, 8"), id="length-list"),
+        pytest.param(request(b"Content-Length: " + b"8" * 5000), id="endless-length"),
         pytest.param(request(*USUAL, b"Transfer-Encoding: chunked"), id="chunked"),
         pytest.param(request(*USUAL, b"Expect: 100-continue"), id="expects-continue"),
         pytest.param(request(*USUAL, b"Upgrade: h2c", b"Connection: upgrade"), id="upgrade"),
