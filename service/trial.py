@@ -117,6 +117,7 @@ class Trials:
                 self._child = subprocess.Popen(  # noqa: S603  our own command
                     [*self._command, str(version)], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
                 )
+                _give_way(self._child.pid)  # at once: Python's own start would hold up requests for half a second
                 return self._child
         finally:
             os.close(stdin)
@@ -130,15 +131,22 @@ class Trials:
                     self._child.kill()
 
 
+def _give_way(pid: int) -> bool:
+    """Give a process (0: this one) the lowest priority there is; False where that cannot be done."""
+    try:
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+    except (AttributeError, OSError):  # not Linux, or not allowed
+        return False
+    return True
+
+
 def yield_to_all(end: Callable[[], None] = lambda: os._exit(1)) -> None:
     """Make this process give way to every other, be the first to go when memory runs out, and end with its parent.
 
     Args:
         end: called when the parent has closed our standard input.
     """
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except (AttributeError, OSError):  # not Linux, or not allowed
+    if not _give_way(0):
         os.nice(19)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
