@@ -63,7 +63,7 @@ def add_routes(app: FastAPI, service: Service, tokens: Tokens, status: dict[type
         return answer()
 
     for role, what in (("canary", "answers"), ("shadow", "runs, unseen and unhurried, copies of")):
-        _add_share(router, role, what, registry, service, answer, responses)
+        _add_share(router, role, what, service, answer, responses)
     app.include_router(router)
 
 
@@ -71,11 +71,11 @@ def _add_share(
     router: APIRouter,
     role: str,
     what: str,
-    registry: Registry,
     service: Service,
     answer: Callable[[], Answer],
     responses: Callable[..., dict[int | str, dict[str, object]]],
 ) -> None:
+    registry = service.registry
     body = {"schema": schema.Share.model_json_schema(), "example": schema.SHARE_EXAMPLE}
 
     async def begin(request: Request) -> Response:

@@ -153,10 +153,6 @@ class Service:
         poll_s = self.settings.poll_s or None
         return poll_s if self.fleet is None or poll_s is None else min(poll_s, FOLLOW_S)
 
-    def refused(self) -> None:
-        """A version has failed its checks."""
-        self.metrics.refused()
-
     def report(self, served: Served) -> None:
         """A version has been loaded: say what that took."""
         ready_s = None if self._tried.is_set() else time.monotonic() - STARTED

@@ -149,8 +149,8 @@ class Opener:
                 stamps.append((str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino))
         return tuple(stamps)
 
-    def open(self, folder: Path, running: Served | None) -> Served:
-        """Load a version that is to serve, beside the one that does.
+    def open(self, folder: Path, stamp: Stamp, running: Served | None) -> Served:
+        """Load a version, stamped so, that is to serve beside the one that does.
 
         Raises:
             ArtifactError: it may not, or cannot, take that one's place.
@@ -160,7 +160,6 @@ class Opener:
         if running is None:
             return open_version(folder, self._loader)
         _check_contract(folder, artifact.read_manifest(folder), running.manifest)
-        stamp = self.stamp(folder)
         loader = self._proven.get(stamp) or self._try(folder, stamp)
         if self.stamp(folder) != stamp:
             raise ArtifactError(f"{folder}: changed while it was tried")

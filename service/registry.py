@@ -240,7 +240,7 @@ class Registry:
         if known is not None and known.stamp == stamp:
             return None
         try:
-            served = await asyncio.to_thread(self._opener.open, folder, self.current)
+            served = await asyncio.to_thread(self._opener.open, folder, stamp, self.current)
         except ArtifactError as error:
             self._refused[version] = Refused(stamp, str(error))
             logger.error("version %s does not serve: %s", version, error)  # noqa: TRY400  the message is the whole story

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,12 +140,8 @@ def _give_way(pid: int) -> bool:
     return True
 
 
-def yield_to_all(end: Callable[[], None] = lambda: os._exit(1)) -> None:
-    """Make this process give way to every other, be the first to go when memory runs out, and end with its parent.
-
-    Args:
-        end: called when the parent has closed our standard input.
-    """
+def yield_to_all() -> None:
+    """Make this process give way to every other, be the first to go when memory runs out, and end with its parent."""
     if not _give_way(0):
         os.nice(19)
     with suppress(OSError):
@@ -154,7 +150,7 @@ def yield_to_all(end: Callable[[], None] = lambda: os._exit(1)) -> None:
     def follow() -> None:
         while os.read(0, 1024):  # not through sys.stdin, whose lock would outlive this thread at exit
             pass
-        end()
+        os._exit(1)
 
     threading.Thread(target=follow, name="end-with-parent", daemon=True).start()
 
