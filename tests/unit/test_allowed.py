@@ -85,7 +85,7 @@ def test_unlisted_version_is_not_touched(version: Path, allowed: Path) -> None:
     opener = Opener(load, allowed=allowed)
     allowed.write_text(OTHER)
     with pytest.raises(ArtifactError, match="not among"):
-        opener.open(version, None)
+        opener.open(version, opener.stamp(version), None)
     assert loaded == []
     allowed.write_text(artifact.manifest_sum(version))
-    assert opener.open(version, None).version == "1"
+    assert opener.open(version, opener.stamp(version), None).version == "1"
