@@ -9,6 +9,7 @@ from service.config import Settings, load_settings
 from service.errors import DinserveError, SettingsError
 from service.remote import ask, local_url
 from service.tls import local_context
+from service.tokens import first_token
 
 LOADING_S = 900.0  # a version that has to be loaded first is answered when it serves
 
@@ -82,9 +83,7 @@ def _token(settings: Settings) -> str:
         return settings.admin_token.get_secret_value()
     if settings.admin_token_file is None:
         raise SettingsError("DIN_ADMIN_TOKEN or DIN_ADMIN_TOKEN_FILE: the admin routes ask for a token")
-    lines = settings.admin_token_file.read_text().splitlines()
-    tokens = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return tokens[0] if tokens else ""
+    return first_token(settings.admin_token_file)
 
 
 def _show(content: dict[str, Any]) -> None:

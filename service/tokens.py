@@ -151,6 +151,18 @@ def check_tokens(settings: Settings) -> None:
     make_tokens(settings, "admin_token")
 
 
+def first_token(path: Path) -> str:
+    """The token of a file that a client sends: the first; empty if there is none."""
+    said = _said(path.read_bytes())
+    return said[0][1].decode(errors="replace") if said else ""
+
+
+def _said(content: bytes) -> list[tuple[int, bytes]]:
+    """The lines of a file of tokens that say something, with their numbers."""
+    lines = [(number, line.strip()) for number, line in enumerate(content.splitlines(), 1)]
+    return [(number, line) for number, line in lines if line and not line.startswith(b"#")]
+
+
 def _digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
 
@@ -174,8 +186,7 @@ def _read(path: Path) -> _Contents:
         return _Contents(problem=f"cannot be read: {error.strerror}")
     if len(content) > MOST_BYTES:
         return _Contents(problem=f"is longer than {MOST_BYTES} bytes")
-    lines = [(number, line.strip()) for number, line in enumerate(content.splitlines(), 1)]
-    said = [(number, line) for number, line in lines if line and not line.startswith(b"#")]
+    said = _said(content)
     weak = [number for number, line in said if not _TOKEN.fullmatch(line)]
     digests = tuple(_digest(line) for _, line in said if _TOKEN.fullmatch(line))
     if weak:
