@@ -1,12 +1,15 @@
 """The whole application over ASGI with a fake engine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
@@ -86,6 +89,52 @@ async def client(app: FastAPI, engine: FakeEngine) -> AsyncIterator[httpx.AsyncC
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             yield client
         engine.gate.set()  # a test that failed must not leave the executor waiting
+
+
+class Server(uvicorn.Server):
+    """A server in a thread that says when it is ready.
+
+    Args:
+        app: what it serves.
+        options: of uvicorn.
+    """
+
+    def __init__(self, app: FastAPI, **options: Any) -> None:
+        super().__init__(uvicorn.Config(app, port=0, log_config=None, **options))
+        self._app = app
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and wait for the model."""
+        await super().startup(sockets)
+        await self._app.state.service.loaded()
+        self.ready.set()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, port = self.servers[0].sockets[0].getsockname()
+        return host, port
+
+
+@pytest.fixture
+def options() -> dict[str, Any]:
+    """Of uvicorn; tests of sockets choose their protocol."""
+    return {"lifespan": "on", "http": "httptools"}
+
+
+@pytest.fixture
+def server(app: FastAPI, engine: FakeEngine, options: dict[str, Any]) -> Iterator[Server]:
+    """The application behind uvicorn."""
+    server = Server(app, **options)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    server.ready.wait()
+    engine.forget()
+    yield server
+    engine.gate.set()
+    server.should_exit = True
+    thread.join()
 
 
 @pytest.fixture

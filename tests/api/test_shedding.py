@@ -3,12 +3,10 @@
 import http.client
 import json
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from service.config import Settings
@@ -18,21 +16,6 @@ Body = dict[str, Any]
 Samples = Callable[[str], float]
 
 
-class Server(uvicorn.Server):
-    """A server in a thread that says when it is ready."""
-
-    def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, port=0, log_config=None, http=Shedding, timeout_keep_alive=1))
-        self._app = app
-        self.ready = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and wait for the model."""
-        await super().startup(sockets)
-        await self._app.state.service.loaded()
-        self.ready.set()
-
-
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """A queue of eight candidates, which one request fills."""
@@ -40,23 +23,15 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def server(app: FastAPI, engine: Any) -> Iterator[Server]:
-    """The application behind uvicorn."""
-    server = Server(app)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    server.ready.wait()
-    engine.forget()
-    yield server
-    engine.gate.set()
-    server.should_exit = True
-    thread.join()
+def options() -> dict[str, Any]:
+    """Our own protocol, and connections that may not be idle for long."""
+    return {"http": Shedding, "timeout_keep_alive": 1}
 
 
 @pytest.fixture
-def address(server: Server) -> tuple[str, int]:
+def address(server: Any) -> tuple[str, int]:
     """Where it listens."""
-    host, port = server.servers[0].sockets[0].getsockname()
+    host, port = server.address
     return host, port
 
 

@@ -1,14 +1,12 @@
 """What only a real server shows: chunked bodies, unread bodies, connections that break."""
 
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 from service.middleware import CLIENT_CLOSED
@@ -16,42 +14,8 @@ from service.middleware import CLIENT_CLOSED
 Connect = Callable[[], HTTPConnection]
 
 
-class Server(uvicorn.Server):
-    """A server in a thread that says when it is ready."""
-
-    def __init__(self, app: FastAPI) -> None:
-        super().__init__(uvicorn.Config(app, port=0, log_config=None, lifespan="on", http="httptools"))
-        self._app = app
-        self.ready = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and wait for the model."""
-        await super().startup(sockets)
-        await self._app.state.service.loaded()
-        self.ready.set()
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens."""
-        host, port = self.servers[0].sockets[0].getsockname()
-        return host, port
-
-
 @pytest.fixture
-def server(app: FastAPI, engine: Any) -> Iterator[Server]:
-    """The application behind uvicorn."""
-    server = Server(app)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    server.ready.wait()
-    yield server
-    engine.gate.set()
-    server.should_exit = True
-    thread.join()
-
-
-@pytest.fixture
-def connect(server: Server) -> Iterator[Connect]:
+def connect(server: Any) -> Iterator[Connect]:
     """Open connections that are closed after the test."""
     opened: list[HTTPConnection] = []
 
