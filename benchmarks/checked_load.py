@@ -16,8 +16,8 @@ import orjson
 import uvloop
 
 from benchmarks.bodies import WORKLOADS
-from benchmarks.connection import CLOSED, Exchange
-from benchmarks.generator import Generator, Order, Outcome
+from benchmarks.connection import Exchange
+from benchmarks.generator import Generator, Order, Outcome, failure
 from benchmarks.kinds import BODIES, SEED, kind_of, read_expected
 from benchmarks.summary import count_by, percentile
 from service.artifact import TOLERANCE
@@ -34,11 +34,7 @@ class Checked(Generator):
 
     def judge(self, exchange: Exchange) -> Outcome:
         """Check one answer."""
-        problem = ""
-        if exchange.status != 200:
-            problem = "closed" if exchange.status == CLOSED else str(exchange.status)
-        else:
-            problem = self._compare(exchange)
+        problem = failure(exchange) or self._compare(exchange)
         return Outcome(exchange.intended, exchange.done, exchange.body.rows, problem, {})
 
     def _compare(self, exchange: Exchange) -> str:

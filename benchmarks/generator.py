@@ -63,12 +63,17 @@ def arrivals(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
     return due[due < seconds]
 
 
+def failure(exchange: Exchange) -> str:
+    """The status, if it is not 200; empty if it is."""
+    if exchange.status == 200:
+        return ""
+    return "closed" if exchange.status == CLOSED else str(exchange.status)
+
+
 def judge(exchange: Exchange) -> Outcome:
     """Check an answer and keep what is worth keeping of it."""
-    problem, latency_ms = "", {}
-    if exchange.status != 200:
-        problem = "closed" if exchange.status == CLOSED else str(exchange.status)
-    else:
+    problem, latency_ms = failure(exchange), {}
+    if not problem:
         answer = orjson.loads(exchange.content)
         latency_ms = answer["latency_ms"]
         if len(answer["probabilities"]) != exchange.body.rows:

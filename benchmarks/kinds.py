@@ -1,17 +1,19 @@
 """Versions whose answers differ, and what each must answer: for loads during which versions change."""
 
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.bodies import Workload, make_bodies, make_samples
+from benchmarks.bodies import WORKLOADS, Workload, make_bodies, make_samples
 from service import artifact
 from service.batch import Floats
 
 COUNT = 3  # kinds; version n is of the kind n % COUNT
 BODIES = 400
+WORKLOAD = "mixed"
 SEED = 7
 
 
@@ -45,6 +47,29 @@ def publish(kinds: Sequence[Path], model_dir: Path, version: int) -> Path:
     manifest = artifact.read_manifest(source)
     artifact.write_manifest(aside, manifest.model_copy(update={"version": str(version)}))
     return aside.rename(model_dir / str(version))
+
+
+class Kinds:
+    """The networks, as versions to publish, and what each of them answers.
+
+    Args:
+        folder: where they are written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folders = export_kinds(folder / "kinds")
+        self._expected = folder / "expected.npz"
+        write_expected(self._folders, WORKLOADS[WORKLOAD], self._expected)
+
+    def publish(self, model_dir: Path, version: int) -> Path:
+        """Put a version into a model folder."""
+        model_dir.mkdir(exist_ok=True)
+        return publish(self._folders, model_dir, version)
+
+    def load_command(self, port: int, rate: float, seconds: float) -> list[str]:
+        """What runs a load that checks each answer, at so many requests/s; 0: a closed loop."""
+        given = [str(port), str(self._expected), "--rate", str(rate), "--seconds", str(seconds)]
+        return [sys.executable, "-m", "benchmarks.checked_load", *given]
 
 
 def write_expected(kinds: Sequence[Path], workload: Workload, file: Path) -> None:

@@ -19,13 +19,11 @@ from typing import Any
 import orjson
 
 from benchmarks import report
-from benchmarks.bodies import WORKLOADS
 from benchmarks.comparison import LOAD_CPUS, SERVER_CPUS
-from benchmarks.kinds import export_kinds, publish, write_expected
+from benchmarks.kinds import WORKLOAD, Kinds
 from benchmarks.sections import Finding, Section
 from benchmarks.servers import ROOT, Server, environment, ours, pinned, running
 
-WORKLOAD = "mixed"
 LOAD = 0.7  # of the capacity measured first
 SOAK_LOAD = 0.2
 SWITCH_S = 300.0  # longest wait for one switch
@@ -36,19 +34,15 @@ class Bench:
     """A server over a folder that versions are put into, and loads that check its answers."""
 
     def __init__(self, folder: Path) -> None:
-        self._kinds = export_kinds(folder / "kinds")
-        self._expected = folder / "expected.npz"
+        self._kinds = Kinds(folder)
         self._model_dir = folder / "din"
-        self._model_dir.mkdir()
         self.version = 3
-        publish(self._kinds, self._model_dir, self.version)
-        write_expected(self._kinds, WORKLOADS[WORKLOAD], self._expected)
+        self._kinds.publish(self._model_dir, self.version)
         self.server: Server = ours(self._model_dir, SERVER_CPUS, *FLAGS)
 
     def load(self, rate: float, seconds: float) -> "subprocess.Popen[bytes]":
         """Start a load."""
-        command = [sys.executable, "-m", "benchmarks.checked_load", str(self.server.port), str(self._expected)]
-        command += ["--rate", str(rate), "--seconds", str(seconds)]
+        command = self._kinds.load_command(self.server.port, rate, seconds)
         with pinned(LOAD_CPUS):
             return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE)
 
@@ -56,7 +50,7 @@ class Bench:
         """Put the next version into the folder and wait until it serves; returns the seconds that took."""
         self.version += 1
         started = time.monotonic()
-        publish(self._kinds, self._model_dir, self.version)
+        self._kinds.publish(self._model_dir, self.version)
         while self.serving() != str(self.version):
             if time.monotonic() - started > SWITCH_S:
                 raise RuntimeError(f"version {self.version} does not serve after {SWITCH_S:.0f} s")

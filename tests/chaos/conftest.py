@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.kinds import Kinds
 from tests import readme
-from tests.loads import Kinds
 from tests.servers import StartServer, run_server
 
 COMMITTED = readme.ROOT / "model_artifacts" / "din"

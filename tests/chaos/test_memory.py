@@ -6,7 +6,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.loads import TOKEN, Kinds, admin
+from benchmarks.kinds import Kinds
+from tests.loads import TOKEN, admin, checked_load
 from tests.servers import run_server
 
 SECONDS = 120.0
@@ -21,7 +22,7 @@ def test_soak(kinds: Kinds, tmp_path: Path) -> None:
         kinds.publish(model_dir, version)
     with run_server(tmp_path / "log", model_dir, poll_s=0, admin_token=TOKEN) as server:
         process = psutil.Process(server.process.pid)
-        with kinds.load(server) as found:
+        with checked_load(kinds, server) as found:
             started, held, loads = time.monotonic(), [], 0
             while (passed := time.monotonic() - started) < SECONDS:
                 response = admin(server, "POST", f"versions/{1 + loads % 3}/activate")

@@ -11,8 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.kinds import Kinds
 from service import artifact
-from tests.loads import TOKEN, Kinds, admin
+from tests.loads import TOKEN, admin, checked_load
 from tests.servers import Server, run_server
 
 BODY = {"history": {"ids": [1, 2], "tags": [3]}, "candidates": {"ids": [4, 5], "tags": [6, 7]}}
@@ -30,7 +31,7 @@ def test_fifty_switches_fail_nobody(kinds: Kinds, tmp_path: Path) -> None:
     model_dir = tmp_path / "din"
     kinds.publish(model_dir, 1)
     with run_server(tmp_path / "log", model_dir, poll_s=0.2, admin_token=TOKEN) as server:
-        with kinds.load(server) as found:
+        with checked_load(kinds, server) as found:
             for version in (2, 3, 4):
                 kinds.publish(model_dir, version)
                 until_served(server, str(version))
@@ -145,7 +146,7 @@ def test_no_bad_version_hurts(kinds: Kinds, tmp_path: Path) -> None:
     with run_server(tmp_path / "log", model_dir, poll_s=0.2, admin_token=TOKEN) as server:
         for version, (damage, _) in enumerate(DAMAGES.values(), 2):
             damage(kinds.publish(tmp_path / "aside", version))
-        with kinds.load(server) as found:
+        with checked_load(kinds, server) as found:
             for version in range(2, 2 + len(DAMAGES)):
                 (tmp_path / "aside" / str(version)).rename(model_dir / str(version))
             count = f'din_version_loads_total{{result="refused"}} {len(DAMAGES)}.0'
