@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -26,6 +26,8 @@ from benchmarks.servers import ROOT, Server, environment, ours, pinned, running
 
 LOAD = 0.7  # of the capacity measured first
 SOAK_LOAD = 0.2
+CALM_S = 10.0  # under load without a switch, before each
+LEAD_S = 3.0  # from the start of a load to a switch: it takes its first to get going
 SWITCH_S = 300.0  # longest wait for one switch
 FLAGS = ("--poll-s", "0.5")
 
@@ -86,28 +88,39 @@ def bench() -> Iterator[Bench]:
 
 
 def switching(count: int) -> Section:
-    """Latency without and with switches in turn, until so many have been made."""
+    """One version after another, each between as much time under the same load without a switch.
+
+    The capacity is measured anew for each, and the latencies are compared pair by pair: on a machine that is shared,
+    two minutes that lie half an hour apart differ by more than any switch can do.
+    """
     rows: list[dict[str, Any]] = []
     took: list[float] = []
     with bench() as made:
-        rate = LOAD * made.capacity()
-        while len(took) < count:
-            calm = finish(made.load(rate, 20.0))
-            busy, before = [], len(took)
-            while len(took) < min(count, before + 10):
-                load = made.load(rate, 60.0)
-                while load.poll() is None and len(took) < min(count, before + 10):
-                    took.append(made.switch())
-                busy.append(finish(load))
-            rows += [_row("none", calm), *(_row(f"{len(took) - before} in these", each) for each in busy)]
-    failed = sum(sum(row["errors"].values()) for row in rows)
-    ratios = _ratios(rows)
+        for _ in range(count):
+            rate = LOAD * made.capacity()
+            calm = finish(made.load(rate, CALM_S))
+            load = made.load(rate, SWITCH_S)
+            time.sleep(LEAD_S)
+            took.append(made.switch())
+            time.sleep(1)
+            if load.poll() is not None:
+                raise RuntimeError(f"the load ended before version {made.version} served")
+            load.terminate()  # it says what it has found
+            rows += [_row("none", calm, rate), _row(f"to {made.version}, {took[-1]:.1f} s", finish(load), rate)]
+            print(*rows[-2:], sep="\n", file=sys.stderr, flush=True)
+    calm_rows, busy_rows = rows[::2], rows[1::2]
+    ratios = [busy["p99"] / calm["p99"] for calm, busy in zip(calm_rows, busy_rows, strict=True)]
     findings = [
-        Finding(f"failed or wrong answers over {len(took)} switches at {LOAD:.0%} load", failed, 0, False, ""),
-        Finding("p99 during switches against p99 without, median", ratios, 2.0, False),
+        Finding(f"failed or wrong answers over {count} switches at {LOAD:.0%} load", _errors(busy_rows), 0, False, ""),
+        Finding("p99 during a switch against p99 just before, median of pairs", median(ratios), 2.0, False),
     ]
-    note = f"{rate:.0f} requests/s of {WORKLOAD}; a switch took {min(took):.1f} to {max(took):.1f} s from its renaming."
-    return Section(f"{len(took)} version switches under load, server on one core", rows, findings, note)
+    note = (
+        f"{_range(rows, 'rate')} requests/s of {WORKLOAD}; a switch took {min(took):.1f} to {max(took):.1f} s from its "
+        f"renaming; {_errors(calm_rows)} answers failed between the switches; median p99 "
+        f"{median(row['p99'] for row in calm_rows):.1f} ms between them and "
+        f"{median(row['p99'] for row in busy_rows):.1f} ms during them."
+    )
+    return Section(f"{count} version switches under load, server on one core", rows, findings, note)
 
 
 def soak(minutes: int) -> Section:
@@ -120,20 +133,23 @@ def soak(minutes: int) -> Section:
             time.sleep(5)
             made.switch()
             found = finish(load)
-            rows.append({"minute": minute + 1, "rss_mb": round(made.server.rss_bytes / 1e6, 1), **_row("1", found)})
+            rows.append(
+                {"minute": minute + 1, "rss_mb": round(made.server.rss_bytes / 1e6, 1), **_row("1", found, rate)}
+            )
             print(rows[-1], file=sys.stderr, flush=True)
     settled = min(5, minutes // 2)
     growth = max(row["rss_mb"] for row in rows[settled:]) / rows[settled - 1]["rss_mb"]
     findings = [
         Finding(f"most resident memory after minute {settled} against it", growth, 1.05, False),
-        Finding("failed or wrong answers", sum(sum(row["errors"].values()) for row in rows), 0, False, ""),
+        Finding("failed or wrong answers", _errors(rows), 0, False, ""),
     ]
     return Section(f"{minutes} minutes with a new version each, server on one core", rows, findings)
 
 
-def _row(switches: str, found: dict[str, Any]) -> dict[str, Any]:
+def _row(switches: str, found: dict[str, Any], rate: float) -> dict[str, Any]:
     return {
         "switches": switches,
+        "rate": round(rate),
         "sent": found["sent"],
         "errors": found["errors"],
         "versions": len(found["versions"]),
@@ -141,10 +157,13 @@ def _row(switches: str, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ratios(rows: list[dict[str, Any]]) -> float:
-    """Median p99 of the loads with switches against that of the loads without."""
-    calm = [float(row["p99"]) for row in rows if row["switches"] == "none"]
-    return median([float(row["p99"]) for row in rows if row["switches"] != "none"]) / median(calm)
+def _errors(rows: Sequence[dict[str, Any]]) -> int:
+    return sum(sum(row["errors"].values()) for row in rows)
+
+
+def _range(rows: Sequence[dict[str, Any]], column: str) -> str:
+    values = [row[column] for row in rows]
+    return f"{min(values):.0f} to {max(values):.0f}"
 
 
 def main() -> None:
