@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.bodies import Workload, make_bodies
 from benchmarks.connection import CLOSED, Connection, Exchange
 
-POOL = 512  # connections of an open loop; what is due beyond that waits for one, its clock running
+POOL = 2048  # connections of an open loop; what is due beyond that waits for one, its clock running
 SPIN_S = 0.002  # uvloop's timers are good to a millisecond: the last two before a request is due are spun away
 DRAIN_S = 3.0  # how long an open loop waits for answers after its last request
 MOST_REQUESTS = 400_000

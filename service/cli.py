@@ -135,7 +135,7 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
     if fleet is not None:
         end_with_parent()
     gc.collect()
-    gc.set_threshold(5000, 10, 10)  # at 700, what waits under overload is looked through at 5 % of the core's time
+    gc.set_threshold(100_000, 10, 10)  # at 5,000, looking through what waits under overload takes a fifth of the core
     gc.freeze()  # what TensorFlow's import left is here to stay: looking through it under traffic takes 0.3 s each time
     intra, inter = settings.intra_op_threads, settings.inter_op_threads
     opener = Opener(

@@ -52,6 +52,7 @@ def refuse(call: Call, error: Exception, headers: Iterable[tuple[bytes, bytes]] 
     elif isinstance(error, Internal):  # logged with its traceback where it happened
         logger.error("request %s failed: %s", call.request_id, error)
         error = Internal(_BLAND)
+    error.__traceback__ = None  # its frames hold the request and, some of them, the error: a cycle to be collected
     call.code = error.code
     status = STATUS[type(error)]
     content = schema.render_error(error.code, error.message, error.field, call.request_id)
