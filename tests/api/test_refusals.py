@@ -1,10 +1,11 @@
 """Good requests that cannot be scored: overload, deadlines, no model, defects, and clients that leave."""
 
 import asyncio
+import gc
 import json
 import logging
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from service.app import create_app
 from service.config import Settings
 from service.connection import read_body, while_connected
-from service.errors import ArtifactError, DeadlineExceeded
+from service.errors import ArtifactError, DeadlineExceeded, RequestError
 from service.loading import Opener
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +48,30 @@ async def test_full_queue_refuses_at_once(app: FastAPI, client: httpx.AsyncClien
     assert error_of(await client.post("/score", json=good)) == (503, "overloaded", "1")
     engine.gate.set()
     assert (await inside).status_code == 200
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Only references keep anything alive, or let it go."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("neighbour", "no_collector")
+async def test_refused_requests_leave_no_cycles(app: FastAPI, client: httpx.AsyncClient, good: Body) -> None:
+    """What a refusal held is gone with its answer: under overload the collector would be at work all the time."""
+    full = good | {"candidates": {"ids": [1] * 8, "tags": [1] * 8}}
+    inside = asyncio.create_task(client.post("/score", json=full))
+    while "(8 rows)" not in app.state.service.scorer.state:  # noqa: ASYNC110 - the queue has no event
+        await asyncio.sleep(0)
+    before = sum(isinstance(each, RequestError) for each in gc.get_objects())
+    statuses = [(await client.post("/score", json=good)).status_code for _ in range(10)]
+    statuses += [(await client.post("/score", json={})).status_code for _ in range(10)]
+    inside.cancel()
+    after = sum(isinstance(each, RequestError) for each in gc.get_objects())
+    assert (statuses, after) == ([503] * 20, before)
 
 
 @pytest.mark.usefixtures("neighbour")
