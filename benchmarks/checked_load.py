@@ -9,6 +9,8 @@ import argparse
 import asyncio
 import gc
 import signal
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ from benchmarks.generator import Generator, Order, Outcome, failure
 from benchmarks.kinds import BODIES, SEED, kind_of, read_expected
 from benchmarks.summary import count_by, percentile
 from service.artifact import TOLERANCE
+
+SLICE_S = 5.0
 
 
 class Checked(Generator):
@@ -48,8 +52,22 @@ class Checked(Generator):
         return ""
 
 
+def slices(outcomes: Sequence[Outcome]) -> list[float]:
+    """99th percentile in ms of what was due in each whole `SLICE_S`, counted from the end."""
+    good = [each for each in outcomes if not each.problem]
+    if not good:
+        return []
+    first, last = min(each.intended for each in good), max(each.intended for each in good)
+    found: list[list[float]] = [[] for _ in range(int((last - first) // SLICE_S))]
+    for each in good:
+        place = int((last - each.intended) // SLICE_S)
+        if place < len(found):
+            found[place].append((each.done - each.intended) * 1000)
+    return [percentile(sorted(each), 0.99) for each in found]
+
+
 async def run(order: Order, expected: Path) -> dict[str, object]:
-    """Carry out an order and sum it up; times in ms."""
+    """Carry out an order and sum it up; times in ms, `p99s` those of its slices of `SLICE_S`, the last one first."""
     generator = Checked(order, expected)
     await generator.connect()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, generator.stop)
@@ -69,6 +87,7 @@ async def run(order: Order, expected: Path) -> dict[str, object]:
         "versions": generator.versions,
         "p50": percentile(good, 0.5),
         "p99": percentile(good, 0.99),
+        "p99s": slices(generator.outcomes),
         "worst": good[-1] if good else 0.0,
     }
 
@@ -82,7 +101,16 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0, help="requests/s; 0: a closed loop of 8 connections")
     parser.add_argument("--seconds", type=float, default=10.0)
     given = parser.parse_args()
-    order = Order(given.port, WORKLOADS[given.workload], 8, given.rate, given.seconds, 0.0, bodies=BODIES, seed=SEED)
+    order = Order(
+        given.port,
+        WORKLOADS[given.workload],
+        rate=given.rate,
+        seconds=given.seconds,
+        warm_s=0.0,
+        requests=sys.maxsize,
+        bodies=BODIES,
+        seed=SEED,
+    )
     gc.disable()  # see benchmarks.load
     print(orjson.dumps(uvloop.run(run(order, given.expected))).decode())
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.bodies import Workload, make_bodies
 from benchmarks.connection import CLOSED, Connection, Exchange
+from service.server import allow_files
 
 POOL = 2048  # connections of an open loop; what is due beyond that waits for one, its clock running
 SPIN_S = 0.002  # uvloop's timers are good to a millisecond: the last two before a request is due are spun away
@@ -104,6 +105,7 @@ class Generator:
 
     async def connect(self) -> None:
         """Open the connections."""
+        allow_files(2 * POOL)
         for _ in range(POOL if self.order.rate else self.order.connections):
             _, connection = await self._loop.create_connection(self._connection, "127.0.0.1", self.order.port)
             self._connections.append(connection)

@@ -20,6 +20,7 @@ from service import __version__, admin, schema
 from service.config import Settings
 from service.connection import read_body, while_connected
 from service.errors import DeadlineExceeded, NotReady, Overloaded, RequestError
+from service.garbage import collect_when_idle
 from service.guard import GUARD, Guard
 from service.life import Service
 from service.loading import Opener
@@ -171,12 +172,14 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await service.start()
-        publishing = asyncio.create_task(gate.publish()) if fleet else None
+        tasks = [asyncio.create_task(collect_when_idle(lambda: gate.busy))]
+        if fleet:
+            tasks.append(asyncio.create_task(gate.publish()))
         try:
             yield {GATE: gate, GUARD: guard}
         finally:
-            if publishing is not None:
-                publishing.cancel()
+            for task in tasks:
+                task.cancel()
             await service.stop()
 
     edge = partial(

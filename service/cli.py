@@ -1,6 +1,5 @@
 """The `dinserve` command: joins the parts, and turns their errors into one sentence and an exit status."""
 
-import gc
 import http
 import json
 import logging
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from service import __version__, artifact
+from service import __version__, artifact, garbage
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
@@ -134,9 +133,7 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
     _start_logging(settings)
     if fleet is not None:
         end_with_parent()
-    gc.collect()
-    gc.set_threshold(100_000, 10, 10)  # at 5,000, looking through what waits under overload takes a fifth of the core
-    gc.freeze()  # what TensorFlow's import left is here to stay: looking through it under traffic takes 0.3 s each time
+    garbage.take_over()
     intra, inter = settings.intra_op_threads, settings.inter_op_threads
     opener = Opener(
         partial(choice.load, choice=settings.engine, intra_op_threads=intra, inter_op_threads=inter),

@@ -66,8 +66,9 @@ class Settings(BaseSettings):
         description="longest that a body may take to arrive, whatever the deadline, or an answer to be read, in s",
     )
     max_batch_rows: int = Field(1024, ge=1, description="most candidates the engine runs at once")
-    # A second of what a core does with the committed model: who is refused is for the deadline to say, not for this.
-    max_queue_rows: int = Field(1 << 18, ge=1, description="most candidates waiting; beyond, requests are refused")
+    # A fifth of a second of what a core does with the committed model: a pause of that length refuses nobody. More than
+    # waits in the core's caches makes each request dearer, so that a long queue does not go away by itself.
+    max_queue_rows: int = Field(1 << 16, ge=1, description="most candidates waiting; beyond, requests are refused")
     max_delay_ms: float = Field(
         0.0, ge=0, le=1000, description="longest a request waits for company while an executor is idle, in ms"
     )

@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen."""
-        _allow_files(self._settings.max_connections + _OWN_FILES)
+        allow_files(self._settings.max_connections + _OWN_FILES)
         await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:
@@ -182,7 +182,7 @@ class Server(uvicorn.Server):
             task.cancel()
 
 
-def _allow_files(number: int) -> None:
+def allow_files(number: int) -> None:
     """Raise this process's own limit of open files, as far as the system lets it, so that it can hold connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)

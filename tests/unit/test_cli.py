@@ -251,4 +251,5 @@ def test_garbage_collection_leaves_imports_alone() -> None:
         assert gc.get_freeze_count() > 100_000  # TensorFlow's import alone leaves more
         assert len(gc.get_objects()) < gc.get_freeze_count() / 10
     finally:
+        gc.enable()
         gc.unfreeze()

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from service.config import Settings
-from service.server import Server, _allow_files
+from service.server import Server, allow_files
 from service.workers import NOW, Member
 
 pytestmark = pytest.mark.anyio
@@ -77,5 +77,5 @@ def test_limit_of_files_is_raised_as_far_as_it_goes(monkeypatch: pytest.MonkeyPa
     limits = [(soft, 1000)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
-    _allow_files(wanted)
+    allow_files(wanted)
     assert limits[-1] == (max(soft, min(wanted, 1000)), 1000)
