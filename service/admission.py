@@ -88,6 +88,11 @@ class Admission:
         """How long `rows` rows would take that arrive now."""
         return predict_wait(self.ahead, rows, self.row_s, self.executors, overdue_s)
 
+    def pressed(self, left_s: float, overdue_s: float) -> bool:
+        """Whether one with `left_s` left might soon be refused: half of the queue is taken, or of the wait allowed."""
+        here = self.waiting + self.coming
+        return 2 * here > self.max_rows or not in_time(self.ahead, 2 * self.wait_s(0, overdue_s), left_s)
+
     def refusal(self, rows: int, left_s: float, overdue_s: float, room: int = 0) -> Overloaded | None:
         """Why `rows` rows with `left_s` seconds to their deadline should not enter now; None if they may.
 

@@ -172,7 +172,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         await service.start()
-        tasks = [asyncio.create_task(collect_when_idle(lambda: gate.busy))]
+        tasks = [asyncio.create_task(collect_when_idle(lambda: service.scorer.busy))]
         if fleet:
             tasks.append(asyncio.create_task(gate.publish()))
         try:

@@ -95,6 +95,10 @@ class Batcher(Generic[Key, Payload, Answer]):
         """Whether a job that arrives now finds others here."""
         return self._admission.ahead > 0
 
+    def pressed(self, left_s: float) -> bool:
+        """Whether jobs with `left_s` seconds to their deadline are refused, or will be if many more arrive."""
+        return self._admission.pressed(left_s, self._overdue_s(time.monotonic()))
+
     @property
     def wait_s(self) -> float:
         """How long what is here should take; 0 before the first batch has ended."""

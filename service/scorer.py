@@ -99,6 +99,10 @@ class Scorer:
         """Whether a sample that arrives now finds others here."""
         return self._batcher.busy
 
+    def pressed(self, left_s: float) -> bool:
+        """Whether samples with `left_s` seconds left are refused, or will be if many more arrive."""
+        return self._batcher.pressed(left_s)
+
     def refusal(self, rows: int, deadline: float) -> Overloaded | None:
         """Why a sample of about `rows` candidates should not be read; None if it may."""
         return self._batcher.refusal(rows, deadline, self._policy.max_queue_rows // 16)

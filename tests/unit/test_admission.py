@@ -114,3 +114,16 @@ def test_more_ahead_is_never_better(waiting: int, more: int, rows: int, left_s: 
     for each in (near, far):
         each.ran(1, row_s, row_s)
     assert near.refusal(rows, left_s, 0.0) is None or far.refusal(rows, left_s, 0.0) is not None
+
+
+def test_pressed_before_anybody_is_refused() -> None:
+    """Half of the queue, or of the wait that a deadline allows, is pressure; a short queue that moves is none."""
+    admission = Admission(100, 1)
+    admission.ran(10, 0.05, 0.1)  # 10 ms a row
+    assert not admission.pressed(1.0, 0.0)
+    admission.waiting = 20
+    assert not admission.pressed(1.0, 0.0)
+    assert admission.pressed(1.0, 0.3)
+    assert admission.pressed(0.5, 0.0)
+    admission.waiting = 51
+    assert admission.pressed(60.0, 0.0)
