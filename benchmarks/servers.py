@@ -16,7 +16,10 @@ from typing import Self
 
 import psutil
 
+from service.server import allow_files
+
 ROOT = Path(__file__).parents[1]
+FILES = 4096  # open ones, that a server may hold a connection for each of the load generator's
 READY_S = 180.0  # loading and compiling, on a busy machine
 CPUS = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
@@ -55,6 +58,7 @@ class Server:
         self.port = _free_port()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  it lives as long as the process
         command = [sys.executable, "-m", *(each.format(port=self.port) for each in arguments)]
+        allow_files(FILES)  # which the process inherits
         with pinned(cpus):
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=environment(), stdout=self._log, stderr=subprocess.STDOUT
