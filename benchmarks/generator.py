@@ -20,6 +20,7 @@ from benchmarks.connection import CLOSED, Connection, Exchange
 from service.server import allow_files
 
 POOL = 2048  # connections of an open loop; what is due beyond that waits for one, its clock running
+FILES = 2 * POOL  # open ones, for either end of them
 SPIN_S = 0.002  # uvloop's timers are good to a millisecond: the last two before a request is due are spun away
 DRAIN_S = 3.0  # how long an open loop waits for answers after its last request
 MOST_REQUESTS = 400_000
@@ -105,7 +106,7 @@ class Generator:
 
     async def connect(self) -> None:
         """Open the connections."""
-        allow_files(2 * POOL)
+        allow_files(FILES)
         for _ in range(POOL if self.order.rate else self.order.connections):
             _, connection = await self._loop.create_connection(self._connection, "127.0.0.1", self.order.port)
             self._connections.append(connection)

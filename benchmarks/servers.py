@@ -16,10 +16,10 @@ from typing import Self
 
 import psutil
 
+from benchmarks.generator import FILES
 from service.server import allow_files
 
 ROOT = Path(__file__).parents[1]
-FILES = 4096  # open ones, that a server may hold a connection for each of the load generator's
 READY_S = 180.0  # loading and compiling, on a busy machine
 CPUS = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 

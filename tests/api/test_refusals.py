@@ -38,13 +38,19 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"max_queue_rows": 8})
 
 
-@pytest.mark.usefixtures("neighbour")
-async def test_full_queue_refuses_at_once(app: FastAPI, client: httpx.AsyncClient, good: Body, engine: Any) -> None:
-    """With the queue full a request is told to come back, while those inside are answered."""
+async def fill_queue(app: FastAPI, client: httpx.AsyncClient, good: Body) -> "asyncio.Task[httpx.Response]":
+    """Send a request that waits in the queue and leaves no room there."""
     full = good | {"candidates": {"ids": [1] * 8, "tags": [1] * 8}}
     inside = asyncio.create_task(client.post("/score", json=full))
     while "(8 rows)" not in app.state.service.scorer.state:  # noqa: ASYNC110 - the queue has no event
         await asyncio.sleep(0)
+    return inside
+
+
+@pytest.mark.usefixtures("neighbour")
+async def test_full_queue_refuses_at_once(app: FastAPI, client: httpx.AsyncClient, good: Body, engine: Any) -> None:
+    """With the queue full a request is told to come back, while those inside are answered."""
+    inside = await fill_queue(app, client, good)
     assert error_of(await client.post("/score", json=good)) == (503, "overloaded", "1")
     engine.gate.set()
     assert (await inside).status_code == 200
@@ -62,10 +68,7 @@ def no_collector() -> Iterator[None]:
 @pytest.mark.usefixtures("neighbour", "no_collector")
 async def test_refused_requests_leave_no_cycles(app: FastAPI, client: httpx.AsyncClient, good: Body) -> None:
     """What a refusal held is gone with its answer: under overload the collector would be at work all the time."""
-    full = good | {"candidates": {"ids": [1] * 8, "tags": [1] * 8}}
-    inside = asyncio.create_task(client.post("/score", json=full))
-    while "(8 rows)" not in app.state.service.scorer.state:  # noqa: ASYNC110 - the queue has no event
-        await asyncio.sleep(0)
+    inside = await fill_queue(app, client, good)
     before = sum(isinstance(each, RequestError) for each in gc.get_objects())
     statuses = [(await client.post("/score", json=good)).status_code for _ in range(10)]
     statuses += [(await client.post("/score", json={})).status_code for _ in range(10)]
