@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.security import HTTPBearer
@@ -34,7 +34,11 @@ from service.scorer import Scored, Scorer
 from service.shadow import Copy
 from service.shedding import GATE, Gate
 from service.tokens import Tokens, make_tokens
+from service.watch import make_watch
 from service.workers import Fleet
+
+if TYPE_CHECKING:  # imported where traces are asked for
+    from service.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -92,14 +96,16 @@ class Scoring:
         query = schema.decode(body, served.manifest, self.limits)
         self._gate.learn(query.sample.rows, len(body))
         service.metrics.history(truncated=query.truncated, empty=query.empty)
-        parse_s = time.monotonic() - read_at
+        parsed_at = time.monotonic()
+        if call.notes is not None:
+            call.notes.parsed(query.sample, served.version, read_at, parsed_at)
         work = service.scorer.score(served, query.sample, deadline, explain=query.explain)
         scored = await while_connected(receive, work)
         shadow = service.registry.shadow_of(call.request_id, served)
         if shadow is not None:
             again = partial(schema.decode, body, shadow.manifest, self.limits)  # another version sees it otherwise
             service.shadow.offer(Copy(shadow, lambda: again().sample, scored.probabilities))
-        return self._answer(call, query, scored, parse_s)
+        return self._answer(call, query, scored, parsed_at - read_at)
 
     def _answer(self, call: Call, query: schema.Query, scored: Scored, parse_s: float) -> Answer:
         scored_at = time.monotonic()
@@ -115,7 +121,10 @@ class Scoring:
             latency_ms,
         )
         metrics = self._service.metrics
-        metrics.stages(*durations_s, time.monotonic() - scored_at)
+        rendered_at = time.monotonic()
+        if call.notes is not None:
+            call.notes.answered(scored, scored_at, rendered_at)
+        metrics.stages(*durations_s, rendered_at - scored_at, exemplar=call.exemplar)
         metrics.answered(
             scored.version, self._service.role(scored.version), scored_at - call.arrived, scored.probabilities
         )
@@ -140,6 +149,7 @@ def create_app(
     opener: Opener,
     registry: CollectorRegistry | None = None,
     fleet: Fleet | None = None,
+    tracing: "Tracing | None" = None,
 ) -> FastAPI:
     """Build the server.
 
@@ -148,6 +158,7 @@ def create_app(
         opener: loads versions.
         registry: where its metrics go; None makes one that also has the process's own.
         fleet: the workers this process is one of, if it is not alone.
+        tracing: traces some requests.
 
     Raises:
         SettingsError: the tokens of the settings cannot be had.
@@ -181,6 +192,8 @@ def create_app(
             for task in tasks:
                 task.cancel()
             await service.stop()
+            if tracing is not None:
+                await tracing.stop(settings.grace_s)
 
     edge = partial(
         Edge,
@@ -188,6 +201,7 @@ def create_app(
         max_body_bytes=settings.max_body_bytes,
         refuse=refuse,
         direct={("POST", "/score"): scoring.respond},
+        watch=make_watch(settings, tracing),
     )
     app = _Server(
         edge,

@@ -17,6 +17,7 @@ from service import __version__, artifact, garbage
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
+from service.logs import fields, start_logging
 from service.operate import versions
 from service.remote import ask, local_url
 from service.tls import check_tls, local_context, server_options
@@ -27,6 +28,9 @@ if TYPE_CHECKING:  # imported where they are used, so that every command starts 
     from fastapi import FastAPI
 
     from service.workers import Fleet
+
+
+logger = logging.getLogger(__name__)
 
 
 class Refusing(click.Group):
@@ -69,20 +73,21 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
 def serve(**flags: Any) -> None:
     """Serve the newest version of a model folder over HTTP."""
     settings = load_settings({name: value for name, value in flags.items() if value is not None})
-    click.echo(f"dinserve {__version__}\n{settings.describe()}", err=True)
+    if settings.log_format == "text":
+        click.echo(f"dinserve {__version__}\n{settings.describe()}", err=True)
     check_tokens(settings)
     check_tls(settings)
-    _start_logging(settings)
+    if settings.trace_ratio:
+        from service.watch import check_tracing
+
+        check_tracing(settings)
+    start_logging(settings.log_level, settings.log_format)
+    if settings.log_format == "json":
+        logger.info("dinserve %s starts", __version__, extra=fields(settings=dict(settings)))
     if settings.workers == 1:
         _serve_alone(settings)
     else:
         _serve_together(settings)
-
-
-def _start_logging(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
 
 
 def _serve_alone(settings: Settings) -> None:
@@ -113,9 +118,9 @@ def _config(settings: Settings, fleet: "Fleet | None" = None) -> "uvicorn.Config
         loop="uvloop",
         http=Shedding,
         ws="none",
-        proxy_headers=settings.access_log,  # only the log asks who the client is
+        proxy_headers=settings.access_log > 0,  # only the log asks who the client is
         log_config=None,
-        access_log=settings.access_log,
+        access_log=False,  # ours is in `watch`
         server_header=False,
         timeout_keep_alive=settings.keep_alive_s,
         **server_options(settings),
@@ -128,9 +133,10 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
     from service.engine import choice
     from service.loading import Opener
     from service.trial import Trials
+    from service.watch import make_tracing
     from service.workers import end_with_parent
 
-    _start_logging(settings)
+    start_logging(settings.log_level, settings.log_format)
     if fleet is not None:
         end_with_parent()
     garbage.take_over()
@@ -141,7 +147,7 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
         partial(choice.load_tried, intra_op_threads=intra, inter_op_threads=inter),
         settings.allowed_manifests,
     )
-    return create_app(settings, opener, fleet=fleet)
+    return create_app(settings, opener, fleet=fleet, tracing=make_tracing(settings))
 
 
 def _to_sizes(_: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:

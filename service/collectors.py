@@ -9,7 +9,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import Histogram
-from prometheus_client.samples import Sample
+from prometheus_client.samples import Exemplar, Sample
 
 MOST_VERSIONS = 8  # of which series are kept: a server that gets a version an hour would otherwise keep thousands
 
@@ -26,10 +26,13 @@ class Tally(Histogram):
     """
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        """Count `amount`; exemplars are not kept."""
+        """Count `amount`; each bucket keeps its last exemplar, which only OpenMetrics shows."""
+        place = bisect_left(self._upper_bounds, amount)
         with self._adding:
-            self._counts[bisect_left(self._upper_bounds, amount)] += 1
+            self._counts[place] += 1
             self._total += amount
+        if exemplar is not None:
+            self._buckets[place].set_exemplar(Exemplar(exemplar, amount, time.time()))
 
     def _metric_init(self) -> None:
         super()._metric_init()

@@ -115,7 +115,14 @@ class Settings(BaseSettings):
         None, description="certificate authorities, PEM; clients must bring a certificate that one of them signed"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
-    access_log: bool = Field(default=False, description="log a line a request")
+    log_format: Literal["text", "json"] = Field("text", description="lines for people, or a JSON object a line")
+    access_log: float = Field(0.0, ge=0, le=1, description="share of requests that get a line in the log; 1: all")
+    slow_ms: float | None = Field(
+        None, ge=0, description="requests to score that take longer are logged with the time of each stage, in ms"
+    )
+    trace_ratio: float = Field(
+        0.0, ge=0, le=1, description="share of requests to score that are traced, if their traceparent does not decide"
+    )
 
     def describe(self) -> str:
         """One `name = value` line a setting, in the order of the class."""

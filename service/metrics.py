@@ -80,13 +80,13 @@ class Metrics:
         """A connection is closed by the server, for one of `CONNECTIONS_REFUSED`."""
         self._connections_refused[reason].inc()
 
-    def request(self, code: str, duration_s: float) -> None:
-        """A request ended: `ok`, an error code, or `client_closed`."""
+    def request(self, code: str, duration_s: float, exemplar: dict[str, str] | None = None) -> None:
+        """A request ended: `ok`, an error code, or `client_closed`; `exemplar` names its trace."""
         child = self._codes.get(code)
         if child is None:
             child = self._codes[code] = self._requests.labels(code)
         child.inc()
-        self._duration.observe(duration_s)
+        self._duration.observe(duration_s, exemplar)
 
     def shed(self, reason: str) -> None:
         """A request was refused as overloaded, for one of `SHED`."""
@@ -97,10 +97,10 @@ class Metrics:
         self._queue_rows.set(rows)
         self._wait_s.set(wait_s)
 
-    def stages(self, *durations_s: float) -> None:
-        """A request was scored; seconds in the order of `STAGES`."""
+    def stages(self, *durations_s: float, exemplar: dict[str, str] | None = None) -> None:
+        """A request was scored; seconds in the order of `STAGES`. `exemplar` names its trace."""
         for child, duration_s in zip(self._stages, durations_s, strict=True):
-            child.observe(duration_s)
+            child.observe(duration_s, exemplar)
 
     def history(self, *, truncated: bool, empty: bool) -> None:
         """A request's history was parsed."""

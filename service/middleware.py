@@ -6,13 +6,14 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLarge, Internal, InvalidRequest, UnsupportedMediaType
 from service.metrics import Metrics
+from service.notes import Notes
 
 CALL = "dinserve.call"  # where the scope keeps the Call
 CLIENT_CLOSED = "client_closed"
@@ -34,6 +35,18 @@ class Call:
     code: str | None = None  # how it ended; None keeps it out of the request metrics
     reading: bool = False  # its body is awaited
     started: bool = False  # its answer is on the way
+    status: int = 0  # of its answer, once there is one
+    notes: Notes | None = None  # None: nobody wants to know more of it
+
+    @property
+    def trace_id(self) -> str | None:
+        """Where it is traced."""
+        return None if self.notes is None or self.notes.trace is None else self.notes.trace.id
+
+    @property
+    def exemplar(self) -> dict[str, str] | None:
+        """What the metrics know it by, if it is traced."""
+        return None if self.notes is None or self.notes.trace is None else {"trace_id": self.notes.trace.id}
 
     def check_json(self) -> None:
         """Check that the client says it sends JSON.
@@ -71,6 +84,16 @@ class Answer(Response):
 Respond: TypeAlias = Callable[[Call, Receive], Awaitable[Answer]]
 
 
+class Watch(Protocol):
+    """Whoever wants to know more of some requests than their metrics."""
+
+    def begin(self, call: Call, scope: Scope) -> None:
+        """Give a request notes, if it is one of those."""
+
+    def end(self, call: Call, notes: Notes, scope: Scope, ended: float) -> None:
+        """Take the notes of a request that ended at `ended` (`time.monotonic()`)."""
+
+
 class Edge:
     """The outermost layer of the application.
 
@@ -80,6 +103,7 @@ class Edge:
         max_body_bytes: longest body; reading a longer one raises `BodyTooLarge`.
         refuse: makes the answer to an exception; it also sets the call's code.
         direct: what answers a (method, path) without a router's 20 us.
+        watch: sees each request begin, and those to which it gave notes end.
     """
 
     def __init__(
@@ -90,12 +114,14 @@ class Edge:
         max_body_bytes: int,
         refuse: Callable[[Call, Exception], Answer],
         direct: Mapping[tuple[str, str], Respond],
+        watch: Watch | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._refuse = refuse
         self._direct = direct
+        self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -104,6 +130,9 @@ class Edge:
             return
         headers = dict(scope["headers"])
         call = scope[CALL] = Call(make_request_id(headers.get(_REQUEST_ID_HEADER)), time.monotonic(), headers)
+        watch = self._watch
+        if watch is not None:
+            watch.begin(call, scope)
         receive = _limited(headers, receive, self._max_body_bytes)
         respond = self._direct.get((scope["method"], scope["path"]))
         try:
@@ -112,14 +141,18 @@ class Edge:
             else:
                 await self._answer(call, respond, receive, send)
         finally:
+            ended, notes = time.monotonic(), call.notes
             if call.code is not None:
-                self._metrics.request(call.code, time.monotonic() - call.arrived)
+                self._metrics.request(call.code, ended - call.arrived, call.exemplar)
+            if watch is not None and notes is not None:
+                watch.end(call, notes, scope, ended)
 
     async def _answer(self, call: Call, respond: Respond, receive: Receive, send: Send) -> None:
         try:
             answer = await respond(call, receive)
         except Exception as error:  # noqa: BLE001  the border: what is no error of ours is logged there
             answer = self._refuse(call, error)
+        call.status = answer.status_code
         headers = [*answer.raw_headers, (_REQUEST_ID_HEADER, call.request_id.encode())]
         await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
@@ -157,6 +190,7 @@ def _tagged(call: Call, send: Send) -> Send:
     async def tagged(message: Message) -> None:
         if message["type"] == "http.response.start":
             call.started = True
+            call.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (_REQUEST_ID_HEADER, call.request_id.encode())]
         await send(message)
 

@@ -12,6 +12,7 @@ from starlette.routing import Match
 from service import errors, schema
 from service.admission import retry_after_s
 from service.errors import DeadlineExceeded, Internal, Overloaded, RequestError, RequestTimeout
+from service.logs import Fields, fields
 from service.middleware import CALL, CLIENT_CLOSED, Answer, Call
 
 logger = logging.getLogger(__name__)
@@ -47,10 +48,10 @@ def refuse(call: Call, error: Exception, headers: Iterable[tuple[bytes, bytes]] 
         call.code = CLIENT_CLOSED
         return Answer(_CLIENT_CLOSED_STATUS, b"")  # for the log: nobody reads it
     if not isinstance(error, RequestError):
-        logger.error("request %s failed", call.request_id, exc_info=error)
+        logger.error("the request failed", exc_info=error, extra=_names(call))
         error = Internal(_BLAND)
     elif isinstance(error, Internal):  # logged with its traceback where it happened
-        logger.error("request %s failed: %s", call.request_id, error)
+        logger.error("the request failed: %s", error, extra=_names(call))
         error = Internal(_BLAND)
     error.__traceback__ = None  # its frames hold the request and, some of them, the error: a cycle to be collected
     call.code = error.code
@@ -62,6 +63,10 @@ def refuse(call: Call, error: Exception, headers: Iterable[tuple[bytes, bytes]] 
     if call.reading and isinstance(error, DeadlineExceeded | RequestTimeout):
         more.append((b"connection", b"close"))  # the rest of the body may come at any time
     return Answer(status, content, [*headers, *more])
+
+
+def _names(call: Call) -> dict[str, Fields]:
+    return fields(request_id=call.request_id, trace_id=call.trace_id)
 
 
 async def translate(request: Request, error: Exception) -> Response:

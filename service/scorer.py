@@ -19,6 +19,18 @@ from service.release import Job, Policy
 Key: TypeAlias = tuple[Served, bool]  # only requests for one version, explained or not, share a batch
 
 
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Run:
+    """A batch that was run; all its members have this one record."""
+
+    engine: str
+    rows: int
+    requests: int  # or parts of large ones
+    started: float  # laying it out
+    pack_s: float  # laying it out
+    infer_s: float  # the engine
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
     """The answer to one request."""
@@ -27,9 +39,24 @@ class Scored:
     attention: tuple[Floats, Floats] | None  # with explain: weights (C, T) of ids and (C, U) of tags
     model: str
     version: str
-    queue_s: float  # admitted until its batch was released
-    pack_s: float  # laying out its batch
-    infer_s: float  # the engine's run of its batch
+    entered: float  # the queue, when it was admitted; as all times here, of `time.monotonic()`
+    released: float  # the last of its batches
+    runs: list[Run]  # of its batches: one, unless it was larger than a batch may be
+
+    @property
+    def queue_s(self) -> float:
+        """Admitted until its batch was released; of several the last."""
+        return self.released - self.entered
+
+    @property
+    def pack_s(self) -> float:
+        """Laying out its batch; of several the longest."""
+        return max([run.pack_s for run in self.runs])
+
+    @property
+    def infer_s(self) -> float:
+        """The engine's run of its batch; of several the longest."""
+        return max([run.infer_s for run in self.runs])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +65,7 @@ class Part:
 
     probabilities: Floats  # (C,)
     attention: tuple[Floats, Floats] | None
-    pack_s: float
-    infer_s: float
+    run: Run
 
 
 Observe: TypeAlias = Callable[[Engine, Batch], None]
@@ -150,18 +176,18 @@ class Scorer:
     def _run(self, key: Key, samples: list[Sample]) -> Sequence[Part]:
         """In an executor thread or, if it is short, on the event loop: pack, infer, split."""
         (served, explain), engine = key, key[0].engine
-        started = time.perf_counter()
+        started = time.monotonic()
         batch = engine.pack(samples)
-        packed = time.perf_counter()
+        packed = time.monotonic()
         blocked = engine.explain(batch) if explain else (engine.run(batch),)
-        done = time.perf_counter()
+        done = time.monotonic()
         parts = [batch.split(each) for each in blocked]
         if not all(math.isfinite(np.dot(each, each)) for each in parts[0]):  # 1 us; np.isfinite(each).all() takes 3
             raise ValueError(f"version {served.version} answered with NaN or infinity")
         self._observe(engine, batch)
-        times = packed - started, done - packed
+        run = Run(engine.name, sum(batch.rows), len(samples), started, packed - started, done - packed)
         return [
-            Part(parts[0][i], _attention(sample, parts, i) if explain else None, *times)
+            Part(parts[0][i], _attention(sample, parts, i) if explain else None, run)
             for i, sample in enumerate(samples)
         ]
 
@@ -172,7 +198,7 @@ def _attention(sample: Sample, parts: list[list[Floats]], i: int) -> tuple[Float
 
 
 def _join(served: Served, answers: list[tuple[Part, float]], entered: float) -> Scored:
-    """Put the parts of a request together again, in order; its stages took as long as the longest part's."""
+    """Put the parts of a request together again, in order."""
     parts = [part for part, _ in answers]
     probabilities, attention = parts[0].probabilities, parts[0].attention
     if len(parts) > 1:
@@ -185,7 +211,7 @@ def _join(served: Served, answers: list[tuple[Part, float]], entered: float) -> 
         attention,
         served.manifest.name,
         served.version,
-        max([released for _, released in answers]) - entered,
-        max([part.pack_s for part in parts]),
-        max([part.infer_s for part in parts]),
+        entered,
+        max([released for _, released in answers]),
+        [part.run for part in parts],
     )

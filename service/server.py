@@ -21,6 +21,7 @@ import uvicorn
 
 from service.config import Settings
 from service.guard import GUARD, Guard
+from service.logs import flush
 from service.protocol import GuardedProtocol
 from service.sockets import let_none_in, readable
 
@@ -127,8 +128,7 @@ class Server(uvicorn.Server):
         self._drain()
 
     def _end_now(self) -> None:
-        cut = self.unanswered
-        last = threading.Thread(target=logger.warning, args=["told to end at once: cut %d requests", cut], daemon=True)
+        last = threading.Thread(target=_say_last, args=[self.unanswered], daemon=True)
         last.start()  # beside this one: whoever holds the log's lock may be stuck
         last.join(_LOG_S)
         os._exit(1)
@@ -180,6 +180,11 @@ class Server(uvicorn.Server):
         await asyncio.sleep(_LOOK_S)
         for task in list(self.server_state.tasks):
             task.cancel()
+
+
+def _say_last(cut: int) -> None:
+    logger.warning("told to end at once: cut %d requests", cut)
+    flush()
 
 
 def allow_files(number: int) -> None:

@@ -164,7 +164,7 @@ class Shedding(GuardedProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._gate: Gate | None = None if self.config.access_log else self.app_state.get(GATE)
+        self._gate: Gate | None = self.app_state.get(GATE)
         self._refused_at = 0.0
 
     def data_received(self, data: bytes) -> None:

@@ -1,0 +1,180 @@
+"""Spans of the requests that are traced, through OpenTelemetry: imported only where traces are asked for.
+
+Whether a request is traced is decided when it arrives, in about a microsecond. What took how long is measured for every
+request anyway: the spans are made of that when the answer has gone.
+"""
+
+import asyncio
+import logging
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    format_trace_id,
+    set_span_in_context,
+)
+
+from service import __version__
+from service.errors import SettingsError
+from service.logs import Ration
+from service.notes import Stage, Trace
+from service.scorer import Run
+
+FLUSH_S: Final = 2.0  # at the end, for spans that wait; the collector may be gone
+SERVICE: Final = "dinserve"  # unless OTEL_SERVICE_NAME says otherwise
+
+_PARENT = re.compile(rb"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_SAMPLED = 1  # of the flags
+_NOWHERE = Context()  # no parent
+_QUIET_S = 60.0  # between lines about a collector that cannot be reached
+
+logger = logging.getLogger(__name__)
+
+
+class Tracing:
+    """Decides what is traced, and makes the spans.
+
+    Args:
+        ratio: share traced of the requests whose `traceparent` does not decide.
+        processor: gets every span that has ended.
+    """
+
+    def __init__(self, ratio: float, processor: SpanProcessor) -> None:
+        ours = Resource.create({"service.name": SERVICE, "service.version": __version__})
+        self._ratio = ratio
+        self._provider = TracerProvider(ALWAYS_ON, ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer(SERVICE, __version__)
+        self._batches: WeakKeyDictionary[Run, SpanContext] = WeakKeyDictionary()
+
+    def sample(self, name: str, traceparent: bytes | None, arrived: float) -> Trace | None:
+        """Begin to trace a request that arrived at `arrived` (`time.monotonic()`); None if it is not to be.
+
+        A well-formed `traceparent` decides; one that is not is as none.
+        """
+        found = None if traceparent is None else _PARENT.fullmatch(traceparent)
+        if found is None or (found[1] == b"00" and found[5]):
+            return self._begin(name, _NOWHERE, arrived) if random.random() < self._ratio else None  # noqa: S311
+        if not int(found[4], 16) & _SAMPLED:
+            return None
+        flags = TraceFlags(int(found[4], 16))
+        parent = SpanContext(int(found[2], 16), int(found[3], 16), is_remote=True, trace_flags=flags)
+        return self._begin(name, set_span_in_context(NonRecordingSpan(parent), _NOWHERE), arrived)
+
+    def end(
+        self,
+        trace: Trace,
+        attributes: Mapping[str, str | int],
+        stages: Iterable[Stage],
+        runs: Iterable[Run],
+        ended: float,
+        *,
+        failed: bool,
+    ) -> None:
+        """Make the spans of a request: its own, one for each stage, and one for each batch, to which it links."""
+        epoch, span = _epoch(), trace.span
+        inside = set_span_in_context(span, _NOWHERE)
+        for stage in stages:
+            self._tracer.start_span(stage.name, inside, start_time=epoch(stage.started)).end(epoch(stage.ended))
+        for run in runs:
+            span.add_link(self._batches.get(run) or self._batch(run, epoch))
+        span.set_attributes(attributes)
+        if failed:
+            span.set_status(StatusCode.ERROR)
+        span.end(epoch(ended))
+
+    async def stop(self, longest_s: float) -> None:
+        """Send what waits to be sent, for at most `longest_s` seconds, and no longer than `FLUSH_S`."""
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def end() -> None:
+            self._provider.shutdown()
+            with suppress(RuntimeError):  # the loop has closed meanwhile
+                loop.call_soon_threadsafe(done.set)
+
+        # No thread of the event loop's own: it would wait for that as long as it takes.
+        threading.Thread(target=end, name="last-spans", daemon=True).start()
+        try:
+            await asyncio.wait_for(done.wait(), min(longest_s, FLUSH_S))
+        except TimeoutError:
+            logger.warning("the last spans could not be exported in time")
+
+    def _begin(self, name: str, parent: Context, arrived: float) -> Trace | None:
+        span = self._tracer.start_span(name, parent, SpanKind.SERVER, start_time=_epoch()(arrived))
+        if not span.is_recording():
+            return None  # OTEL_SDK_DISABLED
+        return Trace(format_trace_id(span.get_span_context().trace_id), span)
+
+    def _batch(self, run: Run, epoch: Callable[[float], int]) -> SpanContext:
+        """Make the span of a batch, for the first of its members: in a trace of its own, as they may have many."""
+        attributes: dict[str, str | int] = {
+            "din.engine": run.engine,
+            "din.batch.rows": run.rows,
+            "din.batch.requests": run.requests,
+        }
+        span = self._tracer.start_span("batch", _NOWHERE, attributes=attributes, start_time=epoch(run.started))
+        span.end(epoch(run.started + run.pack_s + run.infer_s))
+        context = self._batches[run] = span.get_span_context()
+        return context
+
+
+def make_tracing(ratio: float) -> Tracing:
+    """Trace to where OpenTelemetry's own variables say, OTEL_EXPORTER_OTLP_ENDPOINT and the others.
+
+    Raises:
+        SettingsError: one of them is wrong.
+    """
+    tracing = Tracing(ratio, make_processor())
+    theirs = logging.getLogger("opentelemetry")
+    theirs.handlers, theirs.propagate = [Seldom()], False
+    return tracing
+
+
+def make_processor() -> BatchSpanProcessor:
+    """Make what sends spans away, in a thread of its own.
+
+    Raises:
+        SettingsError: OpenTelemetry does not take what its variables say.
+    """
+    try:
+        return BatchSpanProcessor(OTLPSpanExporter())
+    except ValueError as error:
+        raise SettingsError(f"an OTEL_ variable is wrong: {error}") from error
+
+
+class Seldom(logging.Handler):
+    """Passes on a line a minute of what OpenTelemetry says for each batch that it cannot deliver."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._ration = Ration(1, _QUIET_S)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass it on, or leave it out."""
+        left_out = self._ration.take(time.monotonic())
+        if left_out is not None:
+            more = f"; lines like this left out: {left_out}" if left_out else ""
+            logger.warning("traces: %s%s", record.getMessage(), more)
+
+
+def _epoch() -> Callable[[float], int]:
+    """What turns readings of `time.monotonic()` into nanoseconds since 1970; made anew, as clocks are set."""
+    ahead = time.time_ns() - time.monotonic_ns()
+    return lambda reading: ahead + round(reading * 1e9)
