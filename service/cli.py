@@ -17,7 +17,7 @@ from service import __version__, artifact, garbage
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
-from service.logs import fields, start_logging
+from service.logs import captured, fields, start_logging
 from service.operate import versions
 from service.remote import ask, local_url
 from service.tls import check_tls, local_context, server_options
@@ -129,14 +129,15 @@ def _config(settings: Settings, fleet: "Fleet | None" = None) -> "uvicorn.Config
 
 def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
     """Make the application, in the process that serves it."""
+    start_logging(settings.log_level, settings.log_format)
+    with captured(settings.log_format):
+        from service.engine import choice
     from service.app import create_app
-    from service.engine import choice
     from service.loading import Opener
     from service.trial import Trials
     from service.watch import make_tracing
     from service.workers import end_with_parent
 
-    start_logging(settings.log_level, settings.log_format)
     if fleet is not None:
         end_with_parent()
     garbage.take_over()

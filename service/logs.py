@@ -13,7 +13,8 @@ import os
 import re
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any, Final, Literal, TypeAlias
@@ -26,7 +27,6 @@ MOST_WAITING: Final = 10_000  # lines
 _FLUSH_S = 0.5  # at the end, for lines that wait
 
 _PLAIN = re.compile(r"[\w./:@+-]+", re.ASCII)  # needs no quotes
-_QUIET = "3"  # TensorFlow's C++ writes past all this: only what ends the process
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def start_logging(level: str, form: Literal["text", "json"]) -> None:
     root = logging.getLogger()
     if root.handlers:
         return
-    outlet = Outlet(2)
+    outlet = Outlet(os.dup(2))
     outlet.setFormatter(Json() if form == "json" else Text())
     outlet.start()
     root.addHandler(outlet)
@@ -158,10 +158,30 @@ def start_logging(level: str, form: Literal["text", "json"]) -> None:
     if form == "json":  # what Python would print itself
         logging.captureWarnings(capture=True)
         sys.excepthook = lambda *error: logger.critical("uncaught", exc_info=error)
-        threading.excepthook = lambda args: logger.critical(
-            "uncaught in thread %s", args.thread and args.thread.name, exc_info=args.exc_value
-        )
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _QUIET)
+        threading.excepthook = lambda args: logger.critical("uncaught in a thread", exc_info=args.exc_value)
+
+
+@contextmanager
+def captured(form: Literal["text", "json"]) -> Iterator[None]:
+    """Log what is written past the log meanwhile, as by TensorFlow's C++ while it is imported, where that must be JSON.
+
+    At most what a pipe holds; more is dropped.
+    """
+    if form == "text":
+        yield
+        return
+    kept, (reader, writer) = os.dup(2), os.pipe()
+    os.set_blocking(writer, False)  # nobody reads before the end
+    os.dup2(writer, 2)
+    os.close(writer)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        with os.fdopen(reader, errors="replace") as written:
+            for line in written:
+                logger.info("%s", line.rstrip())
 
 
 def flush() -> None:

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -77,19 +78,51 @@ def test_serve_has_a_flag_for_every_setting() -> None:
 
 def test_serve_prints_settings_and_starts(served: list[uvicorn.Config], tmp_path: Path) -> None:
     """The server is started with what flags and environment say, after every setting is printed."""
-    done = run("serve", "--port", 9000, "--access-log", "--model-dir", tmp_path, DIN_PORT="1")
+    done = run("serve", "--port", 9000, "--access-log", "0.1", "--model-dir", tmp_path, DIN_PORT="1")
     assert done.exit_code == 0
     assert done.stderr.startswith(f"dinserve {service.__version__}\nmodel_dir = {tmp_path}\n")
     config = served[0]
-    assert (config.port, config.access_log) == (9000, True)
+    assert (config.port, config.access_log, config.proxy_headers) == (9000, False, True)
     application: Any = config.app
     assert application().state.service.settings.model_dir == tmp_path
 
 
-def test_boolean_flag_overrides_the_environment(served: list[uvicorn.Config]) -> None:
+def test_flag_overrides_the_environment(served: list[uvicorn.Config]) -> None:
     """A flag can switch off what the environment switches on."""
-    assert run("serve", "--no-access-log", DIN_ACCESS_LOG="1").exit_code == 0
-    assert served[0].access_log is False
+    assert run("serve", "--access-log", "0", DIN_ACCESS_LOG="1").exit_code == 0
+    assert served[0].proxy_headers is False
+
+
+def test_traces_need_opentelemetry(served: list[uvicorn.Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is to trace does not start without OpenTelemetry, and says what to install."""
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    monkeypatch.delitem(sys.modules, "service.tracing", raising=False)
+    monkeypatch.delattr(service, "tracing", raising=False)
+    done = run("serve", DIN_TRACE_RATIO="0.1")
+    assert done.exit_code == 2
+    assert "Error: DIN_TRACE_RATIO = 0.1: traces need OpenTelemetry: pip install 'dinserve[otel]'" in done.stderr
+    assert served == []
+
+
+def test_wrong_variable_of_opentelemetry_stops_the_start(served: list[uvicorn.Config]) -> None:
+    """What OpenTelemetry does not take of its own variables is said before anything is served."""
+    done = run("serve", DIN_TRACE_RATIO="0.1", OTEL_BSP_SCHEDULE_DELAY="-1")
+    assert done.exit_code == 2
+    assert "Error: an OTEL_ variable is wrong: schedule_delay_millis must be positive." in done.stderr
+    assert served == []
+
+
+def test_settings_are_not_printed_among_json(served: list[uvicorn.Config]) -> None:
+    """With a log in JSON no other text goes before it."""
+    done = run("serve", DIN_LOG_FORMAT="json")
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_server_without_traces_does_not_import_opentelemetry() -> None:
+    """Whoever does not ask for traces needs none of it installed."""
+    code = "import sys, service.cli, service.app; assert not {'opentelemetry.sdk', 'service.tracing'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,9 @@ def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting is read from its variable, in either case, and converted to its type."""
     monkeypatch.setenv("DIN_MODEL_DIR", "/models/din")
     monkeypatch.setenv("din_port", "9000")
-    monkeypatch.setenv("DIN_ACCESS_LOG", "true")
+    monkeypatch.setenv("DIN_ACCESS_LOG", "0.5")
     settings = load_settings()
-    assert (settings.model_dir, settings.port, settings.access_log) == (Path("/models/din"), 9000, True)
+    assert (settings.model_dir, settings.port, settings.access_log) == (Path("/models/din"), 9000, 0.5)
 
 
 def test_flags_win(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,10 @@ def test_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str)
         pytest.param("max_batch_rows", "1.5", id="not-whole"),
         pytest.param("deadline_ms", "nan", id="nan"),
         pytest.param("log_level", "loud", id="not-a-choice"),
-        pytest.param("access_log", "perhaps", id="not-a-boolean"),
+        pytest.param("access_log", "true", id="no-share"),
+        pytest.param("access_log", "nan", id="share-that-is-nan"),
+        pytest.param("trace_ratio", "1.1", id="more-than-all"),
+        pytest.param("slow_ms", "-1", id="negative"),
         pytest.param("executors", "0", id="with-a-computed-default"),
     ],
 )
