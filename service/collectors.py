@@ -25,35 +25,41 @@ def several() -> bool:
 
 
 class Tally(Histogram):
-    """A histogram that adds up in plain numbers until it is read: 0.4 us an observation in place of 0.8.
+    """A histogram that counts what it observed together: 0.15 us an observation in place of 0.8.
 
     For one process only: several read each other's from files, which hold nothing of what waits here.
     """
 
+    _MOST = 1024  # that wait; counting them takes a tenth of a millisecond
+
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        """Count `amount`; each bucket keeps its last exemplar, which only OpenMetrics shows."""
-        place = bisect_left(self._upper_bounds, amount)
-        with self._adding:
-            self._counts[place] += 1
-            self._total += amount
+        """Count `amount`, soon; each bucket keeps its last exemplar, which only OpenMetrics shows."""
+        self._amounts.append(amount)
+        if len(self._amounts) >= self._MOST:
+            self._count()
         if exemplar is not None:
-            self._buckets[place].set_exemplar(Exemplar(exemplar, amount, time.time()))
+            bucket = self._buckets[bisect_left(self._upper_bounds, amount)]
+            bucket.set_exemplar(Exemplar(exemplar, amount, time.time()))
 
     def _metric_init(self) -> None:
         super()._metric_init()
-        self._adding = Lock()
-        self._clear()
+        self._amounts: list[float] = []  # one list for ever: a thread may be about to append to it
+        self._counting = Lock()
 
-    def _clear(self) -> None:
-        self._counts = [0] * len(self._upper_bounds)
-        self._total = 0.0
+    def _count(self) -> None:
+        with self._counting:
+            amounts = self._amounts[:]
+            del self._amounts[: len(amounts)]
+            if not amounts:
+                return
+            places = np.searchsorted(self._upper_bounds, amounts)  # the first bound that is no less
+            for bucket, count in zip(self._buckets, np.bincount(places).tolist(), strict=False):
+                if count:
+                    bucket.inc(count)
+            self._sum.inc(sum(amounts))
 
     def _child_samples(self) -> Iterable[Sample]:
-        with self._adding:
-            for bucket, count in zip(self._buckets, self._counts, strict=True):
-                bucket.inc(count)
-            self._sum.inc(self._total)
-            self._clear()
+        self._count()
         return super()._child_samples()
 
 
@@ -165,6 +171,7 @@ class Versions:
         self._drift = drift
         self._known: dict[str, dict[str, Histogram]] = {}  # by version, by role; the last that answered or came last
         self._last = ""  # of them
+        self._scores: dict[str, Spread] = {}  # by version: a look-up of labels takes 1 us
 
     def loaded(self, version: str, facts: tuple[float | None, ...], shares: tuple[float, ...] | None) -> None:
         """A version is ready; shares of its scores in training, if they are known."""
@@ -180,7 +187,7 @@ class Versions:
         if duration is None:
             duration = roles[role] = self._duration.labels(version, role)
         duration.observe(duration_s)
-        self._probability.labels(version).observe_all(probabilities, time.monotonic())
+        self._scores[version].observe_all(probabilities, time.monotonic())
 
     def differed(self, version: str, difference: float) -> None:
         """A shadow was compared."""
@@ -189,12 +196,14 @@ class Versions:
     def _meet(self, version: str) -> dict[str, Histogram]:
         roles = self._known[version] = self._known.pop(version, {})  # now the last
         self._last = version
+        self._scores.setdefault(version, self._probability.labels(version))
         if len(self._known) > MOST_VERSIONS:
             self._drop(next(iter(self._known)))
         return roles
 
     def _drop(self, version: str) -> None:
         roles = self._known.pop(version)
+        del self._scores[version]
         self._drift.forget(version)
         if several():
             return

@@ -54,6 +54,7 @@ class Metrics:
         self._model_info = self._gauge("din_model_info")
         self._model: Gauge | None = None
         self._batches = self._counter("din_batches_total")
+        self._engines: dict[str, Counter] = {}
         self._fallbacks = self._counter("din_engine_fallbacks_total")
         compilations = self._counter("din_compilations_total")
         self._compilations = {phase: compilations.labels(phase) for phase in PHASES}
@@ -188,7 +189,10 @@ class Metrics:
 
     def batch(self, engine: str, rows: int, requests: int, padding: float, compilations: int) -> None:
         """An engine ran a batch, and compiled as many programs first."""
-        self._batches.labels(engine).inc()
+        child = self._engines.get(engine)
+        if child is None:
+            child = self._engines[engine] = self._batches.labels(engine)
+        child.inc()
         if compilations:
             self._compilations["traffic"].inc(compilations)
         self._batch_rows.observe(rows)

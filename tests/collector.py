@@ -49,9 +49,7 @@ def collecting() -> Iterator[Collector]:
         def do_POST(self) -> None:
             request = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["Content-Length"])))
             for each in request.resource_spans:
-                collector.resources.append(
-                    {pair.key: pair.value.string_value for pair in each.resource.attributes}
-                )
+                collector.resources.append({pair.key: pair.value.string_value for pair in each.resource.attributes})
                 collector.spans += [span for scope in each.scope_spans for span in scope.spans]
             self.send_response(200)
             self.end_headers()

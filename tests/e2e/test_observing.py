@@ -1,24 +1,27 @@
 """Traces and logs of real servers: what a collector receives, and what stands in the log."""
 
 import json
-import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from service import artifact
 from tests.collector import PARENT, TRACE, collecting, traceparent
-from tests.servers import StartServer
+from tests.servers import Server, StartServer, free_port
 
 MODEL_DIR = Path(__file__).parents[2] / "model_artifacts" / "din"
 BODY = {
     "history": {"ids": [1, 3114, 4886], "tags": [3, 3]},
     "candidates": {"ids": [8961, 296, 1258, 318], "tags": [2, 6, 12, 7]},
 }
+PIPE_BYTES = 1 << 14  # that any pipe holds
 STAGES = ["parse", "queue", "pack", "infer", "respond"]
 
 
@@ -45,9 +48,7 @@ def test_traces_reach_the_collector(start_server: StartServer, monkeypatch: pyte
             assert server.score(BODY, traceparent=traceparent("e" * 32, sampled=False)).status_code == 200
             assert server.score(BODY).status_code == 200
         ended = time.time_ns()
-    assert collector.resources[0].items() >= {
-        ("service.name", "dinserve"), ("deployment.environment.name", "test")
-    }
+    assert collector.resources[0].items() >= {("service.name", "dinserve"), ("deployment.environment.name", "test")}
     root = next(span for span in collector.of(TRACE) if span.kind == Span.SPAN_KIND_SERVER)
     assert (root.name, root.parent_span_id.hex(), root.status.code) == ("POST /score", PARENT, Status.STATUS_CODE_UNSET)
     assert attributes(root) == {
@@ -111,15 +112,12 @@ def test_collector_that_is_down_harms_nobody(start_server: StartServer, monkeypa
     assert "opentelemetry" not in server.log.read_text().replace(said[0], "")
 
 
-def test_log_is_json(start_server: StartServer, dead_pipe: None = None) -> None:
+def test_log_is_json(start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each line of two workers' log is an object with the same first fields, those of uvicorn and each request too."""
     settings = {"log_format": "json", "access_log": 1, "workers": 2, "executors": 1, "trace_ratio": 1}
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        with start_server(MODEL_DIR, **settings) as server:
-            server.score(BODY, traceparent=traceparent(), **{"X-Request-Id": "one"})
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    with start_server(MODEL_DIR, **settings) as server:
+        server.score(BODY, traceparent=traceparent(), **{"X-Request-Id": "one"})
     found = lines(server.log)
     assert all(list(line)[:4] == ["time", "level", "logger", "message"] for line in found)
     assert {"uvicorn.error", "service.life", "service.watch", "service.cli"} <= {line["logger"] for line in found}
@@ -142,8 +140,17 @@ def test_log_is_json(start_server: StartServer, dead_pipe: None = None) -> None:
 
 
 def test_server_works_when_nobody_reads_its_log(tmp_path: Path) -> None:
-    """A full pipe behind standard error stops nobody: requests are answered, and the server ends."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, True)
-    assert reader
-    assert writer
+    """A full pipe behind standard error holds up nobody: requests are answered, and SIGTERM ends the server."""
+    port = free_port()
+    flags = ["--port", str(port), "--access-log", "1", "--rollout-file", str(tmp_path / "rollout.json")]
+    command = [sys.executable, "-m", "service", "serve", "--model-dir", str(MODEL_DIR), *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        server = Server(f"http://127.0.0.1:{port}", process, tmp_path / "no.log")
+        server.poll("/health", lambda response: response.status_code == 200)
+        with httpx.Client(base_url=server.url) as client:
+            lived = [client.get(f"/health/live?{'x' * 100}").status_code for _ in range(1000)]
+        assert lived == [200] * 1000
+        assert server.score(BODY).status_code == 200
+        assert server.stop() == 0
+        assert process.stderr is not None
+        assert len(process.stderr.read()) >= PIPE_BYTES

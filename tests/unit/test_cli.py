@@ -120,7 +120,9 @@ def test_settings_are_not_printed_among_json(served: list[uvicorn.Config]) -> No
 
 def test_server_without_traces_does_not_import_opentelemetry() -> None:
     """Whoever does not ask for traces needs none of it installed."""
-    code = "import sys, service.cli, service.app; assert not {'opentelemetry.sdk', 'service.tracing'} & set(sys.modules)"
+    code = (
+        "import sys, service.cli, service.app; assert not {'opentelemetry.sdk', 'service.tracing'} & set(sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
