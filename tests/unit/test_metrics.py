@@ -234,11 +234,13 @@ def test_one_version_serves(registry: CollectorRegistry, metrics: Metrics) -> No
 def test_several_processes_add_up(tmp_path: Path) -> None:
     """With prometheus_client's multiprocess directory two processes' metrics are one sum."""
     work = (
-        "from prometheus_client import CollectorRegistry; from service.metrics import Metrics\n"
+        "import numpy as np; from prometheus_client import CollectorRegistry; from service.metrics import Metrics\n"
         "m = Metrics(CollectorRegistry()); m.request('ok', 0.1); m.enter(); m.model('din', '1', 'fake')\n"
         "m.model('din', '2', 'fake'); m.batch('fake', 5, 1, 0.5, 1); m.loaded(3, 2, 100, 4)\n"
         "m.asked(7, (3, 5), truncated=False, empty=False); m.queue(1, 2, 3); m.executors(2); m.busy(1.5)\n"
-        "m.ids('history', 10, 4); m.version('2', 5.0, 4.0, 0.25, None)"
+        "m.ids('history', 10, 4); m.version('2', 5.0, 4.0, 0.25, None)\n"
+        "m.answered('2', 'serving', 0.1, np.zeros(3, np.float32))\n"
+        "m.answered('2', 'serving', 0.1, np.zeros(3, np.float32)); m.count()"
     )
     read = (
         "from prometheus_client import CollectorRegistry, generate_latest\n"
@@ -264,6 +266,7 @@ def test_several_processes_add_up(tmp_path: Path) -> None:
     assert "din_ready_seconds 3.0" in run[-1]
     assert "din_load_seconds 2.0" in run[-1]
     assert "din_load_memory_bytes 200.0" in run[-1]
+    assert 'din_probability_count{version="2"} 12.0' in run[-1]
     assert "din_request_candidates_sum 14.0" in run[-1]
     assert 'din_history_length_sum{sequence="tags"} 10.0' in run[-1]
     assert "din_queue_age_seconds 3.0" in run[-1]
