@@ -27,7 +27,7 @@ def several() -> bool:
 class Tally(Histogram):
     """A histogram that counts what it observed together: 0.15 us an observation in place of 0.8.
 
-    For one process only: several read each other's from files, which hold nothing of what waits here.
+    Several processes read each other's from files, which hold nothing of what waits here until it is counted.
     """
 
     _MOST = 1024  # that wait; counting them takes a tenth of a millisecond
@@ -36,7 +36,7 @@ class Tally(Histogram):
         """Count `amount`, soon; each bucket keeps its last exemplar, which only OpenMetrics shows."""
         self._amounts.append(amount)
         if len(self._amounts) >= self._MOST:
-            self._count()
+            self.count()
         if exemplar is not None:
             bucket = self._buckets[bisect_left(self._upper_bounds, amount)]
             bucket.set_exemplar(Exemplar(exemplar, amount, time.time()))
@@ -46,7 +46,8 @@ class Tally(Histogram):
         self._amounts: list[float] = []  # one list for ever: a thread may be about to append to it
         self._counting = Lock()
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Count what waits."""
         with self._counting:
             amounts = self._amounts[:]
             del self._amounts[: len(amounts)]
@@ -59,7 +60,7 @@ class Tally(Histogram):
             self._sum.inc(sum(amounts))
 
     def _child_samples(self) -> Iterable[Sample]:
-        self._count()
+        self.count()
         return super()._child_samples()
 
 
@@ -75,14 +76,15 @@ class Spread(Histogram):
         self._arrays.append(values)
         if len(self._arrays) >= self._EVERY or now - self._counted >= self._LONGEST_S:
             self._counted = now
-            self._count()
+            self.count()
 
     def _metric_init(self) -> None:
         super()._metric_init()
         self._arrays: list[NDArray[np.float32]] = []
         self._counted = 0.0
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Count what waits."""
         arrays, self._arrays = self._arrays, []
         if not arrays:
             return
@@ -94,7 +96,7 @@ class Spread(Histogram):
         self._sum.inc(float(values.sum()))
 
     def _child_samples(self) -> Iterable[Sample]:
-        self._count()
+        self.count()
         return super()._child_samples()
 
 
@@ -192,6 +194,11 @@ class Versions:
     def differed(self, version: str, difference: float) -> None:
         """A shadow was compared."""
         self._difference.labels(version).observe(difference)
+
+    def count(self) -> None:
+        """Count the probabilities that wait, for those who do not read them from here."""
+        for version in self._known:
+            self._probability.labels(version).count()
 
     def _meet(self, version: str) -> dict[str, Histogram]:
         roles = self._known[version] = self._known.pop(version, {})  # now the last
