@@ -26,6 +26,8 @@ from service.life import Service
 from service.loading import Opener
 from service.metrics import Metrics
 from service.middleware import CALL, Answer, Call, Edge
+from service.novelty import Novelty
+from service.processes import Processes
 from service.refusals import STATUS, refuse, translate
 from service.registry import Registry
 from service.release import Policy
@@ -57,6 +59,7 @@ class Scoring:
         self._gate = gate
         self.tokens = tokens
         self.limits = schema.Limits(service.settings.max_candidates, service.settings.max_history)
+        self._novelty = Novelty(service.metrics.ids)
 
     async def respond(self, call: Call, receive: Receive) -> Answer:
         """Make the answer to one request.
@@ -91,7 +94,7 @@ class Scoring:
             raise DeadlineExceeded("the deadline passed before the request was parsed")
         query = schema.decode(body, served.manifest, self.limits)
         self._gate.learn(query.sample.rows, len(body))
-        service.metrics.history(truncated=query.truncated, empty=query.empty)
+        service.metrics.asked(query.sample.rows, query.lengths, truncated=query.truncated, empty=query.empty)
         parse_s = time.monotonic() - read_at
         work = service.scorer.score(served, query.sample, deadline, explain=query.explain)
         scored = await while_connected(receive, work)
@@ -99,6 +102,7 @@ class Scoring:
         if shadow is not None:
             again = partial(schema.decode, body, shadow.manifest, self.limits)  # another version sees it otherwise
             service.shadow.offer(Copy(shadow, lambda: again().sample, scored.probabilities))
+        self._novelty.offer(served, query.sample, read_at)
         return self._answer(call, query, scored, parse_s)
 
     def _answer(self, call: Call, query: schema.Query, scored: Scored, parse_s: float) -> Answer:
@@ -154,8 +158,10 @@ def create_app(
     """
     if registry is None:
         registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        if fleet is None:
+            ProcessCollector(registry=registry)
     metrics = Metrics(registry, fleet.metrics() if fleet else None)
+    metrics.executors(settings.executors)
     versions = Registry(
         settings.model_dir,
         opener,
@@ -174,7 +180,7 @@ def create_app(
         await service.start()
         tasks = [asyncio.create_task(collect_when_idle(lambda: service.scorer.busy))]
         if fleet:
-            tasks.append(asyncio.create_task(gate.publish()))
+            tasks += [asyncio.create_task(each) for each in (gate.publish(), Processes(registry).publish())]
         try:
             yield {GATE: gate, GUARD: guard}
         finally:

@@ -1,18 +1,22 @@
 """What travels with an exported model: the manifest, the golden requests, the checksums.
 
-A version is a folder `<model-dir>/<number>/` holding a SavedModel, `manifest.json` and `golden.json`.
+A version is a folder `<model-dir>/<number>/` holding a SavedModel, `manifest.json`, `golden.json` and, where training
+left them, the item ids it met, `seen_ids.bin`.
 """
 
 import hashlib
 import re
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from service.batch import Ids, Sample
+from service.drift import Scores
 from service.errors import ArtifactError
+from service.seen import Seen
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.json"
@@ -42,6 +46,13 @@ class Feature(_Frozen):
     buckets: int = Field(gt=0)
     dimension: int = Field(gt=0)
     max_history: int = Field(gt=0)
+    default: Int64 | str | None = None  # what an item takes of which nothing is known
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.default is not None and isinstance(self.default, str) != (self.dtype == "string"):
+            raise ValueError(f"the default must be of the type {self.dtype}")
+        return self
 
 
 class Features(_Frozen):
@@ -124,7 +135,18 @@ class Manifest(_Frozen):
     signatures: Signatures = Signatures()
     training: Training | None = None
     metrics: dict[str, Quality] = {}
+    scores: Scores | None = None  # None: drift is not told
+    seen: Seen | None = None  # None: whether ids are new is not told
     files: dict[str, str] = {}  # relative path: sha256, of every file but the manifest itself
+
+    @property
+    def created_s(self) -> float | None:
+        """When it was made, in Unix time; None if `created` is something else."""
+        try:
+            at = datetime.fromisoformat(self.created)
+        except ValueError:
+            return None
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 class History(_Frozen):

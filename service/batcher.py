@@ -54,6 +54,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._waiting: deque[Job[Key, Payload, Answer]] = deque()
         self._running: list[_Run[Key, Payload, Answer]] = []
         self._admission = Admission(policy.max_queue_rows, executors)
+        self._busy_s = 0.0  # of all executors, with the batches that have ended
         self._due = math.inf  # when the last of the executors should be done, if all are at work
         self._inbox: SimpleQueue[_Run[Key, Payload, Answer] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -89,6 +90,17 @@ class Batcher(Generic[Key, Payload, Answer]):
     def rows(self) -> int:
         """Of the jobs that wait."""
         return self._admission.waiting
+
+    @property
+    def age_s(self) -> float:
+        """How long the oldest job that waits has waited; 0 with none."""
+        return time.monotonic() - self._waiting[0].entered if self._waiting else 0.0
+
+    @property
+    def busy_s(self) -> float:
+        """How long executors have had a batch, all of them together, those that run now included."""
+        now = time.monotonic()
+        return self._busy_s + sum([now - run.released for run in self._running])
 
     @property
     def busy(self) -> bool:
@@ -268,10 +280,12 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._running.remove(run)
         self._admission.running -= run.rows
         self._note_due()
+        held_s = time.monotonic() - run.released
+        self._busy_s += held_s
         if run.error is not None:
             logger.error("a batch of %d failed", len(run.jobs), exc_info=run.error)
         else:
-            self._admission.ran(run.rows, run.took_s, time.monotonic() - run.released)
+            self._admission.ran(run.rows, run.took_s, held_s)
         for i, job in enumerate(run.jobs):
             if run.error is not None:
                 self.fail(job, Internal("the model failed on this batch"))

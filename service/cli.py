@@ -185,7 +185,7 @@ def train(data: Path, out: Path, seed: int, **recipe: Any) -> None:
 
     # TensorFlow takes seconds to import: what is wrong with the data is said before that.
     from service.training.export import Origin, export
-    from service.training.train import Recipe, known_items
+    from service.training.train import Recipe, known_items, met_ids
     from service.training.train import train as run
 
     options = [name for name in artifact.Architecture.model_fields if name in recipe]
@@ -194,7 +194,8 @@ def train(data: Path, out: Path, seed: int, **recipe: Any) -> None:
     click.echo(f"{'test rows':12}{'AUC':>8}{'GAUC':>8}{'logloss':>9}")
     for name, each in trained.metrics.items():
         click.echo(f"{name:12}{each.auc:8.4f}{each.gauc:8.4f}{each.logloss:9.4f}")
-    folder = export(trained.din, out, known_items(split.known), Origin(trained.training, trained.metrics))
+    origin = Origin(trained.training, trained.metrics, trained.scores, met_ids(split.known))
+    folder = export(trained.din, out, known_items(split.known), origin)
     click.echo(f"exported {folder}")
 
 

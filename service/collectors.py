@@ -3,13 +3,18 @@
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import Histogram
+from prometheus_client import Gauge, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
+
+from service.drift import Window
 
 MOST_VERSIONS = 8  # of which series are kept: a server that gets a version an hour would otherwise keep thousands
 
@@ -84,18 +89,90 @@ class Spread(Histogram):
         return super()._child_samples()
 
 
-class Versions:
-    """The series of each version; of all but the last few they are dropped, where that is possible."""
+class Drift(Collector):
+    """What another collector has, and how far the probabilities in it are from those of training.
 
-    def __init__(self, duration: Histogram, difference: Histogram, probability: Spread) -> None:
+    Made of what is read, so that it costs no request anything and, of several workers, counts the scores of all.
+    """
+
+    def __init__(self, source: Collector, text: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._source = source
+        self._text = text
+        self._clock = clock
+        self._windows: dict[str, Window] = {}  # by version
+
+    def expect(self, version: str, shares: tuple[float, ...]) -> None:
+        """A version gave these shares of its scores in training."""
+        self._windows[version] = Window(shares)
+
+    def forget(self, version: str) -> None:
+        """A version is of no interest any more."""
+        self._windows.pop(version, None)
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics; those without a value yet are there without a sample."""
+        for family in self._source.collect():
+            yield family
+            if family.name == "din_probability":
+                yield self._look(family)
+
+    def _look(self, family: Metric) -> Metric:
+        counts: dict[str, list[float]] = {version: [] for version in self._windows}
+        for sample in family.samples:
+            if sample.name == "din_probability_bucket" and sample.labels["version"] in counts:
+                counts[sample.labels["version"]].append(sample.value)
+        gauge = GaugeMetricFamily("din_score_drift_psi", self._text, labels=["version"])
+        for version, values in counts.items():
+            bins = np.diff(values[:-1], prepend=0)  # they come added up, and the last is beyond 1
+            if len(bins) and (psi := self._windows[version].look(bins, self._clock())) is not None:
+                gauge.add_metric([version], psi)
+        return gauge
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Gauges, by version, of what its manifest and its loading say."""
+
+    created: Gauge
+    loaded: Gauge
+    click_ratio: Gauge
+
+    def set(self, version: str, values: tuple[float | None, ...]) -> None:
+        """Those of a version in the order above; what is None is not told."""
+        for gauge, value in zip((self.created, self.loaded, self.click_ratio), values, strict=True):
+            if value is not None:
+                gauge.labels(version).set(value)
+
+    def remove(self, version: str) -> None:
+        """Drop those of a version."""
+        for gauge in (self.created, self.loaded, self.click_ratio):
+            gauge.remove(version)
+
+
+class Versions:
+    """The series of each version; of all but the last few that answered or came they are dropped, where possible."""
+
+    def __init__(
+        self, duration: Histogram, difference: Histogram, probability: Spread, facts: Facts, drift: Drift
+    ) -> None:
         self._duration = duration
         self._difference = difference
         self._probability = probability
-        self._known: dict[str, dict[str, Histogram]] = {}  # by version, by role; latest new one last
+        self._facts = facts
+        self._drift = drift
+        self._known: dict[str, dict[str, Histogram]] = {}  # by version, by role; the last that answered or came last
+        self._last = ""  # of them
+
+    def loaded(self, version: str, facts: tuple[float | None, ...], shares: tuple[float, ...] | None) -> None:
+        """A version is ready; shares of its scores in training, if they are known."""
+        self._meet(version)
+        self._facts.set(version, facts)
+        if shares is not None:
+            self._drift.expect(version, shares)
 
     def answered(self, version: str, role: str, duration_s: float, probabilities: NDArray[np.float32]) -> None:
         """A version answered a request."""
-        roles = self._known.get(version) or self._meet(version)
+        roles = self._known[version] if version == self._last else self._meet(version)
         duration = roles.get(role)
         if duration is None:
             duration = roles[role] = self._duration.labels(version, role)
@@ -107,12 +184,19 @@ class Versions:
         self._difference.labels(version).observe(difference)
 
     def _meet(self, version: str) -> dict[str, Histogram]:
-        known = self._known
-        known[version] = {}
-        if len(known) > MOST_VERSIONS and not several():
-            oldest = next(iter(known))
-            for role in known.pop(oldest):
-                self._duration.remove(oldest, role)
-            self._difference.remove(oldest)
-            self._probability.remove(oldest)
-        return known[version]
+        roles = self._known[version] = self._known.pop(version, {})  # now the last
+        self._last = version
+        if len(self._known) > MOST_VERSIONS:
+            self._drop(next(iter(self._known)))
+        return roles
+
+    def _drop(self, version: str) -> None:
+        roles = self._known.pop(version)
+        self._drift.forget(version)
+        if several():
+            return
+        for role in roles:
+            self._duration.remove(version, role)
+        self._difference.remove(version)
+        self._probability.remove(version)
+        self._facts.remove(version)

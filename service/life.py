@@ -9,6 +9,7 @@ from typing import Any
 
 from service import STARTED
 from service.config import Settings
+from service.drift import BOUNDS
 from service.errors import NotReady
 from service.loading import Served
 from service.metrics import Metrics
@@ -162,6 +163,15 @@ class Service:
             served.memory_bytes,
             served.compilations,
             fallback=bool(served.engine.fallback_reason),
+        )
+        manifest, scores = served.manifest, served.manifest.scores
+        comparable = scores is not None and scores.bounds == BOUNDS
+        self.metrics.version(
+            served.version,
+            served.loaded_at,
+            manifest.created_s,
+            scores.clicks if scores else None,
+            scores.shares if scores and comparable else None,
         )
         logger.info(
             "%s version %s serves with %s%s; loading took %.1f s and %.0f MB, compilations: %d",

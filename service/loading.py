@@ -18,6 +18,7 @@ from service.artifact import Manifest
 from service.batch import Sample
 from service.engine import Engine
 from service.errors import ArtifactError
+from service.seen import SeenIds, read_seen
 from service.trial import Trials, Verdict
 
 Loader: TypeAlias = Callable[[Path, Manifest], Engine]
@@ -37,6 +38,7 @@ class Served:
     load_s: float  # reading, proving and warming took this long
     memory_bytes: int = 0  # resident memory that they added
     compilations: int = 0  # programs compiled for it
+    seen: SeenIds | None = None  # the item ids that it met in training
 
     @property
     def version(self) -> str:
@@ -59,6 +61,7 @@ def open_version(folder: Path, loader: Loader, *, verified: bool = False) -> Ser
     manifest = artifact.read_manifest(folder)
     if not verified:
         artifact.check_files(folder, manifest)
+    seen = read_seen(folder, manifest.seen)
     try:
         engine = _prove(folder, manifest, loader(folder, manifest))
     except ArtifactError:
@@ -67,7 +70,7 @@ def open_version(folder: Path, loader: Loader, *, verified: bool = False) -> Ser
         reason = str(error).partition("\n")[0]
         raise ArtifactError(f"{folder}: does not run: {type(error).__name__}: {reason}") from error
     load_s, memory_bytes = time.monotonic() - started, resident_bytes() - before_bytes
-    return Served(manifest, engine, time.time(), load_s, memory_bytes, engine.compilations())
+    return Served(manifest, engine, time.time(), load_s, memory_bytes, engine.compilations(), seen)
 
 
 def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int:

@@ -1,12 +1,18 @@
 """Every collector of the service in one object; its callers report events and never see Prometheus."""
 
+import importlib.metadata
+import platform
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from service.collectors import Spread, Tally, Versions, several
-from service.specs import CONNECTIONS_REFUSED, MODES, PHASES, SHED, SPEC, SPECS, STAGES
+from service import __version__
+from service.collectors import Drift, Facts, Spread, Tally, Versions, several
+from service.spec import CONNECTIONS_REFUSED, PARTS, PHASES, SEQUENCES, SHED, STAGES
+from service.specs import MODES, SPEC, SPECS
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter and histogram, unread
 
@@ -18,8 +24,8 @@ class Metrics:
     """
 
     def __init__(self, registry: CollectorRegistry, exposed: CollectorRegistry | None = None) -> None:
-        self._exposed = exposed or registry
         self._registry = registry
+        self._drift = Drift(exposed or registry, SPEC["din_score_drift_psi"].help)
         self._requests = self._counter("din_requests_total")
         self._codes = {"ok": self._requests.labels("ok")}  # by code: a look-up of labels takes 1.2 us
         self._duration = self._histogram("din_request_duration_seconds")
@@ -33,9 +39,16 @@ class Metrics:
         ended = self._counter("din_connections_refused_total")
         self._connections_refused = {reason: ended.labels(reason) for reason in CONNECTIONS_REFUSED}
         self._queue_rows = self._gauge("din_queue_rows")
+        self._queue_age_s = self._gauge("din_queue_age_seconds")
         self._wait_s = self._gauge("din_predicted_wait_seconds")
+        self._executors = self._gauge("din_executors")
+        self._busy = self._counter("din_executor_busy_seconds_total")
+        self._busy_s = 0.0  # counted there
         shed = self._counter("din_shed_total")
         self._shed = {reason: shed.labels(reason) for reason in SHED}
+        self._candidates = self._histogram("din_request_candidates")
+        lengths = self._histogram("din_history_length")
+        self._lengths = [lengths.labels(sequence) for sequence in SEQUENCES]
         self._truncated = self._counter("din_history_truncated_total")
         self._empty = self._counter("din_empty_histories_total")
         self._model_info = self._gauge("din_model_info")
@@ -49,11 +62,20 @@ class Metrics:
             self._histogram("din_version_duration_seconds"),
             self._histogram("din_shadow_difference"),
             self._spread("din_probability"),
+            Facts(
+                self._gauge("din_model_created_timestamp_seconds"),
+                self._gauge("din_model_loaded_timestamp_seconds"),
+                self._gauge("din_training_click_ratio"),
+            ),
+            self._drift,
         )
         self._shadow = self._counter("din_shadow_requests_total")
         self._ready_s = self._gauge("din_ready_seconds")
         self._load_s = self._gauge("din_load_seconds")
         self._load_memory = self._gauge("din_load_memory_bytes")
+        checked, unseen = self._counter("din_ids_checked_total"), self._counter("din_ids_unseen_total")
+        self._ids = {part: (checked.labels(part), unseen.labels(part)) for part in PARTS}
+        self._gauge("din_build_info").labels(**_build()).set(1)
 
     @staticmethod
     def table() -> list[tuple[str, str, tuple[str, ...], str]]:
@@ -92,18 +114,31 @@ class Metrics:
         """A request was refused as overloaded, for one of `SHED`."""
         self._shed[reason].inc()
 
-    def queue(self, rows: int, wait_s: float) -> None:
-        """So many candidates wait now, and a request that arrives now should wait so long."""
+    def queue(self, rows: int, wait_s: float, age_s: float) -> None:
+        """So many candidates wait now, a request that arrives now should wait so long, and the oldest has waited so."""
         self._queue_rows.set(rows)
         self._wait_s.set(wait_s)
+        self._queue_age_s.set(age_s)
+
+    def executors(self, count: int) -> None:
+        """So many batches run at once."""
+        self._executors.set(count)
+
+    def busy(self, seconds: float) -> None:
+        """The executors have been at work for so long in all, each counted, since they started."""
+        self._busy.inc(max(0.0, seconds - self._busy_s))
+        self._busy_s = seconds
 
     def stages(self, *durations_s: float) -> None:
         """A request was scored; seconds in the order of `STAGES`."""
         for child, duration_s in zip(self._stages, durations_s, strict=True):
             child.observe(duration_s)
 
-    def history(self, *, truncated: bool, empty: bool) -> None:
-        """A request's history was parsed."""
+    def asked(self, candidates: int, lengths: tuple[int, int], *, truncated: bool, empty: bool) -> None:
+        """A request was parsed: its candidates, and its history of `lengths` in the order of `SEQUENCES`."""
+        self._candidates.observe(candidates)
+        self._lengths[0].observe(lengths[0])
+        self._lengths[1].observe(lengths[1])
         if truncated:
             self._truncated.inc()
         if empty:
@@ -120,6 +155,22 @@ class Metrics:
         self._load_s.set(load_s)
         self._load_memory.set(memory_bytes)
         self._compilations["load"].inc(compilations)
+
+    def version(
+        self,
+        version: str,
+        loaded_s: float,
+        created_s: float | None,
+        click_ratio: float | None,
+        shares: tuple[float, ...] | None,
+    ) -> None:
+        """A version is ready, loaded and made at these Unix times; of training: its clicks, and its scores by bin."""
+        self._by_version.loaded(version, (created_s, loaded_s, click_ratio), shares)
+
+    def ids(self, part: str, checked: int, unseen: int) -> None:
+        """So many ids of one of `PARTS` were looked up, and so many of them training never met."""
+        for counter, count in zip(self._ids[part], (checked, unseen), strict=True):
+            counter.inc(count)
 
     def refused(self) -> None:
         """A version has failed its checks."""
@@ -155,7 +206,7 @@ class Metrics:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics as text and its content type, in the format that the Accept header prefers."""
         encode, content_type = choose_encoder(accept)
-        return encode(self._exposed), content_type
+        return encode(self._drift), content_type
 
     def _counter(self, name: str) -> Counter:
         spec = SPEC[name]
@@ -173,3 +224,18 @@ class Metrics:
         spec = SPEC[name]
         kind = Histogram if several() else Tally  # other workers read at any time
         return kind(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)
+
+
+def _build() -> dict[str, str]:
+    """What runs: the labels of din_build_info."""
+    found = dict.fromkeys(("tensorflow", "tensorflow-cpu", "prometheus-client"), "")
+    for name in found:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "tensorflow": found["tensorflow"] or found["tensorflow-cpu"],
+        "prometheus": found["prometheus-client"],
+        "machine": platform.machine(),
+    }

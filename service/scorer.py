@@ -95,6 +95,16 @@ class Scorer:
         return self._batcher.wait_s
 
     @property
+    def queue_age_s(self) -> float:
+        """How long the oldest sample that waits has waited; 0 with none."""
+        return self._batcher.age_s
+
+    @property
+    def busy_s(self) -> float:
+        """How long executors have had a batch, all of them together."""
+        return self._batcher.busy_s
+
+    @property
     def busy(self) -> bool:
         """Whether a sample that arrives now finds others here."""
         return self._batcher.busy

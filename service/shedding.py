@@ -94,8 +94,9 @@ class Gate:
         return self._scorer.pressed(self._deadline_ms / 1000)
 
     def report(self) -> None:
-        """Tell the metrics what waits now."""
-        self._metrics.queue(self._scorer.queue_rows, self._scorer.wait_s)
+        """Tell the metrics what waits now, and how much the executors have worked."""
+        self._metrics.queue(self._scorer.queue_rows, self._scorer.wait_s, self._scorer.queue_age_s)
+        self._metrics.busy(self._scorer.busy_s)
 
     async def publish(self) -> None:
         """Tell them every second: of several workers any may be asked for the metrics of all."""

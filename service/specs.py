@@ -1,33 +1,18 @@
 """What every metric is: its name, its type, its labels, what it means and where its clock starts."""
 
-from dataclasses import dataclass
 from typing import Literal
 
-# From half a millisecond, the fastest answer worth telling apart, to ten seconds, longer than any sane deadline.
-TIME_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-ROW_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-REQUEST_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
-RATIO_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-SHARE_BUCKETS = tuple(round(0.05 * i, 2) for i in range(1, 21))
-DIFFERENCE_BUCKETS = (1e-6, 1e-5, 1e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-
-PHASES = ("load", "traffic")
-SHED = ("queue", "deadline")
-CONNECTIONS_REFUSED = ("limit", "header_timeout", "body_timeout", "headers_too_large", "malformed", "unread")
-STAGES = ("parse", "queue", "pack", "infer", "respond")
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What a metric is, in one place: the collectors and the README table are made from it."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
-    help: str
-    buckets: tuple[float, ...] = ()
-
+from service.model_specs import MODEL_SPECS
+from service.spec import (
+    DIFFERENCE_BUCKETS,
+    LENGTH_BUCKETS,
+    RATIO_BUCKETS,
+    REQUEST_BUCKETS,
+    ROW_BUCKETS,
+    SHARE_BUCKETS,
+    TIME_BUCKETS,
+    Spec,
+)
 
 SPECS = (
     Spec(
@@ -102,6 +87,27 @@ SPECS = (
         "Candidates that wait for an executor. Set when the metrics are read; of several workers, every second.",
     ),
     Spec(
+        "din_queue_age_seconds",
+        "gauge",
+        (),
+        "How long the oldest request that waits for an executor has waited; 0 when none waits. In the worker where it "
+        "is longest. Set when the metrics are read; of several workers, every second.",
+    ),
+    Spec(
+        "din_executors",
+        "gauge",
+        (),
+        "Executors, which run a batch each at a time. Set at the start.",
+    ),
+    Spec(
+        "din_executor_busy_seconds_total",
+        "counter",
+        (),
+        "Time that executors had a batch, from its release until its answers are on the event loop, those that run now "
+        "included: its rate over din_executors is their utilisation. Counted when the metrics are read; of several "
+        "workers, every second.",
+    ),
+    Spec(
         "din_predicted_wait_seconds",
         "gauge",
         (),
@@ -114,6 +120,20 @@ SPECS = (
         ("reason",),
         "Requests refused as overloaded: queue, because DIN_MAX_QUEUE_ROWS wait already; deadline, because they would "
         "have waited too long for theirs. Counted when that is known.",
+    ),
+    Spec(
+        "din_request_candidates",
+        "histogram",
+        (),
+        "Candidates of a request. Observed when it is parsed.",
+        ROW_BUCKETS,
+    ),
+    Spec(
+        "din_history_length",
+        "histogram",
+        ("sequence",),
+        "Ids and tags in the history of a request, as sent: the model keeps its newest. Observed when it is parsed.",
+        LENGTH_BUCKETS,
     ),
     Spec(
         "din_history_truncated_total",
@@ -211,6 +231,7 @@ SPECS = (
         "when the shadow has run it. The last 8 versions are kept.",
         DIFFERENCE_BUCKETS,
     ),
+    *MODEL_SPECS,
 )
 SPEC = {spec.name: spec for spec in SPECS}
 
@@ -224,4 +245,10 @@ MODES: dict[str, Literal["livesum", "livemax"]] = {
     "din_ready_seconds": "livemax",
     "din_load_seconds": "livemax",
     "din_load_memory_bytes": "livesum",
+    "din_queue_age_seconds": "livemax",
+    "din_executors": "livesum",
+    "din_model_created_timestamp_seconds": "livemax",
+    "din_model_loaded_timestamp_seconds": "livemax",
+    "din_training_click_ratio": "livemax",
+    "din_build_info": "livemax",
 }

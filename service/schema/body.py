@@ -44,6 +44,7 @@ class Query:
     explain: bool
     truncated: bool  # the model keeps only the newest of the history
     empty: bool  # there is no history at all
+    lengths: tuple[int, int]  # of the history's ids and tags, as sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ def decode(body: bytes, manifest: Manifest, limits: Limits) -> Query:
         sample = to_sample(manifest, (history.ids, history.tags), (candidates.ids, candidates.tags))
     except OverflowError:
         _refuse_beyond_int64(request)
-    return Query(sample, request.top_k, request.explain, truncated, not (history.ids or history.tags))
+    lengths = len(history.ids), len(history.tags)
+    return Query(sample, request.top_k, request.explain, truncated, not any(lengths), lengths)
 
 
 def render(

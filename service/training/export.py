@@ -26,6 +26,8 @@ from service.artifact import (
     Signatures,
 )
 from service.batch import Ids, Sample
+from service.drift import Scores
+from service.seen import make_seen, write_seen
 from service.training.din import Din, Rows, graph, to_bucket
 from service.training.folded import BLOCK, Blocks, Folded
 from service.training.layers import Tensor
@@ -39,6 +41,8 @@ class Origin:
 
     training: artifact.Training | None = None
     metrics: dict[str, artifact.Quality] | None = None
+    scores: Scores | None = None  # of the test rows
+    met: Ids | None = None  # the distinct ids among the targets and in the histories
 
 
 def export(din: Din, out: Path, known: Known, origin: Origin) -> Path:
@@ -57,7 +61,11 @@ def export(din: Din, out: Path, known: Known, origin: Origin) -> Path:
         written = scratch / str(number)
         serving = Serving(din)
         serving.save(written)
-        manifest = _manifest(din, str(number), origin)
+        manifest = _manifest(din, str(number), known, origin)
+        if origin.met is not None:
+            filtered = make_seen(origin.met)
+            write_seen(written, filtered)
+            manifest = manifest.model_copy(update={"seen": filtered.seen})
         artifact.write_golden(written, golden(serving, manifest, known))
         artifact.write_manifest(written, manifest)
         for path in (written, *written.rglob("*")):
@@ -201,18 +209,27 @@ def _plain(values: Ids) -> list[Any]:
     return [each.decode() if isinstance(each, bytes) else int(each) for each in values]
 
 
-def _manifest(din: Din, version: str, origin: Origin) -> Manifest:
+def _manifest(din: Din, version: str, known: Known, origin: Origin) -> Manifest:
+    tag = din.features.tag.model_copy(update={"default": _most_frequent(known[1])})
     block = {name: BlockSignature(name=name, block=BLOCK) for name in ("score", "explain")}
     return Manifest(
         version=version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        features=din.features,
+        features=din.features.model_copy(update={"tag": tag}),
         architecture=din.architecture,
         variables=variable_keys(din.architecture),
         signatures=Signatures(**block),
         training=origin.training,
         metrics=origin.metrics or {},
+        scores=origin.scores,
     )
+
+
+def _most_frequent(values: Ids) -> int | str:
+    """The value that most of (N,), at least one, have; of several the lowest."""
+    unique, counts = np.unique(values, return_counts=True)
+    most: int | str = _plain(unique)[counts.argmax()]
+    return most
 
 
 def variable_keys(architecture: Architecture) -> dict[str, str]:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from service.artifact import Architecture, Feature, Features, Quality, Training
 from service.batch import Floats, Ids
+from service.drift import Scores, make_scores
 from service.errors import DataError
 from service.training import Samples, Split, evaluate
 from service.training.data import gather
@@ -43,6 +44,7 @@ class Trained:
     din: Din
     training: Training
     metrics: dict[str, Quality]  # on test rows: din, pooling, popularity
+    scores: Scores  # of the test rows
 
 
 def train(split: Split, recipe: Recipe, report: Callable[[str], None] = print) -> Trained:
@@ -59,11 +61,12 @@ def train(split: Split, recipe: Recipe, report: Callable[[str], None] = print) -
         name: hash_samples(getattr(split, name), features) for name in ("train", "validation", "test")
     }
     hashed = replace(split, **parts)
-    metrics, chosen = {}, {}
+    metrics, chosen, scored = {}, {}, {}
     for name, pooling in (("din", "attention"), ("pooling", "mean")):
         architecture = recipe.architecture.model_copy(update={"pooling": pooling})
         chosen[name] = _fit_and_refit(features, architecture, hashed, recipe, report)
-        metrics[name] = evaluate.quality(split.test.label, predict(chosen[name][0], hashed.test), split.test.user)
+        scored[name] = predict(chosen[name][0], hashed.test)
+        metrics[name] = evaluate.quality(split.test.label, scored[name], split.test.user)
     popularity = evaluate.popularity(split.known, split.test)
     metrics["popularity"] = evaluate.quality(split.test.label, popularity, split.test.user)
     din, epochs = chosen["din"]
@@ -76,7 +79,7 @@ def train(split: Split, recipe: Recipe, report: Callable[[str], None] = print) -
         learning_rate=recipe.learning_rate,
         seed=recipe.seed,
     )
-    return Trained(din, training, metrics)
+    return Trained(din, training, metrics, make_scores(scored["din"], split.test.label))
 
 
 def _fit_and_refit(
@@ -134,6 +137,15 @@ def known_items(samples: Samples) -> tuple[Ids, Ids]:
     """Every id among the targets, ascending, and a tag of each."""
     ids, first = np.unique(samples.target_id, return_index=True)
     return ids, samples.target_tag[first]
+
+
+def met_ids(samples: Samples) -> Ids:
+    """Every id among the targets and in the histories, ascending."""
+    edges = np.zeros(len(samples.event_id) + 1, np.int64)
+    np.add.at(edges, samples.id_start, 1)
+    np.add.at(edges, samples.id_stop, -1)
+    in_history = np.cumsum(edges[:-1]) > 0
+    return np.unique(np.concatenate([samples.target_id, samples.event_id[in_history]]))
 
 
 def _hash(values: Ids, buckets: int) -> NDArray[np.int32]:
