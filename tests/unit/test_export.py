@@ -186,7 +186,8 @@ def test_manifest_says_what_was_exported(exported: Path, din: Any) -> None:
     """The manifest carries features, architecture, where the version comes from, and checksums that hold."""
     manifest = artifact.read_manifest(exported)
     artifact.check_files(exported, manifest)
-    assert (manifest.version, manifest.features, manifest.architecture) == ("1", din.features, din.architecture)
+    assert (manifest.version, manifest.features.id, manifest.architecture) == ("1", din.features.id, din.architecture)
+    assert manifest.features.tag == din.features.tag.model_copy(update={"default": 0})
     assert manifest.training is not None
     assert (manifest.training.seed, manifest.metrics["din"].auc) == (7, 0.75)
     assert {"saved_model.pb", "golden.json"} <= manifest.files.keys()
