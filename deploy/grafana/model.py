@@ -115,10 +115,10 @@ DATA: list[Panel] = [
         "percentunit",
         {
             "{{version}} mean score": f"job_version:din_probability:mean5m{{{OF_ALL}}}",
-            "{{version}} clicks in training": f"max by (version) (din_training_click_ratio{{{CHOSEN}}})",
+            "{{version}} clicks in training": f"max by (version) (din_training_click_ratio{{{OF_ALL}}})",
         },
         "A calibrated model scores on average what is clicked. Candidates that are chosen well lie above all items; "
-        "what tells is a change.",
+        "what tells is a change. All instances.",
     ),
     graph(
         "Drift of the scores",

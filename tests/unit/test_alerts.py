@@ -5,7 +5,6 @@ import shutil
 import subprocess
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,20 +12,10 @@ from service.errors import DeadlineExceeded, Internal, NotReady, Overloaded
 from service.refusals import STATUS
 from service.specs import SPECS
 from tests.image import ROOT, read_yaml
+from tests.monitoring import FOLDER, rules
 
-FOLDER = ROOT / "deploy" / "prometheus"
 RULES = sorted(FOLDER.glob("rules/*.yml"))
 TRIALS = sorted(FOLDER.glob("tests/*.yml"))
-
-
-def groups() -> list[dict[str, Any]]:
-    """Every group of rules."""
-    return list(chain.from_iterable(read_yaml(file)["groups"] for file in RULES))
-
-
-def rules() -> list[dict[str, Any]]:
-    """Every rule."""
-    return list(chain.from_iterable(group["rules"] for group in groups()))
 
 
 ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
@@ -42,7 +31,7 @@ RECORDS = {rule["record"] for rule in rules() if "record" in rule}
     ],
 )
 def test_promtool_is_content(arguments: tuple[str, ...]) -> None:
-    """Prometheus' own tool accepts the configuration and the rules, and every alert fires when it should and only then."""
+    """Prometheus' own tool accepts configuration and rules, and every alert fires when it should and only then."""
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool, which comes with Prometheus, is not here")
