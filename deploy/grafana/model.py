@@ -27,8 +27,8 @@ MODEL: list[Panel] = [
     number(
         "Versions refused",
         "none",
-        f'sum(increase(din_version_loads_total{{{HERE},result="refused"}}[1d])) or vector(0)',
-        "Versions that failed their checks within a day; GET /health says why.",
+        f'sum(din_version_loads_total{{{HERE},result="refused"}}) or vector(0)',
+        "Versions that failed their checks since the processes started; GET /health says why.",
         (None, "green"),
         (0.5, "red"),
         span=6,
@@ -59,8 +59,8 @@ MODEL: list[Panel] = [
     graph(
         "Versions loaded and refused",
         "none",
-        {"{{result}}": f"sum by (result) (increase(din_version_loads_total{{{HERE}}}[$__rate_interval]))"},
-        "Each is one version in one process.",
+        {"{{result}}": total("din_version_loads_total", "result")},
+        "Since the processes started. A step is a version that came, was chosen, or failed its checks.",
     ),
     graph(
         "Shadow's requests",
