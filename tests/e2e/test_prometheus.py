@@ -18,15 +18,17 @@ import httpx
 import pytest
 
 from service import artifact
+from service.config import Settings
 from tests.image import ROOT
 from tests.loads import TOKEN, admin
-from tests.monitoring import Prometheus, dashboard, expressions, rules, run_prometheus, substitute
+from tests.monitoring import Prometheus, dashboard, expressions, panels, rules, run_prometheus, substitute
 from tests.servers import Server, run_server
 
 COMMITTED = ROOT / "model_artifacts" / "din"
 CALLERS = 8
 PAUSE_S = 0.02  # between two requests of a caller: the load is for all kinds of answers, not for capacity
 LONGEST_S = 120.0
+TRACES = "trace_ratio" in Settings.model_fields
 REFUSED = "din_version_loads_total{result='refused'}"
 
 
@@ -105,6 +107,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     model_dir = shutil.copytree(COMMITTED, folder / "din")
     renumber(model_dir / "1", "2")
     settings: dict[str, Any] = {"poll_s": 0.5, "admin_token": TOKEN, "executors": 1, "max_queue_rows": 4000}
+    if TRACES:
+        settings["trace_ratio"] = 0.5
     with (
         run_server(folder / "log", model_dir, **settings) as server,
         run_prometheus(folder / "prometheus", server.port) as prometheus,
@@ -222,3 +226,16 @@ def test_events_can_be_asked_for(watched: Watched) -> None:
     found = {name: watched.prometheus.query(query) for name, query in asked.items()}
     assert found.keys() == {"Version changes", "Alerts"}
     assert found["Alerts"]
+
+
+@pytest.mark.skipif(not TRACES, reason="the server does not trace")
+def test_buckets_lead_to_traces(watched: Watched) -> None:
+    """Prometheus keeps the trace of some requests beside the buckets that the latency panels draw."""
+    exemplar = {target["expr"] for panel in panels() for target in panel["targets"] if target.get("exemplar")}
+    now = time.time()
+    for expression in map(substitute, exemplar):
+        if "_bucket" in expression:
+            found = watched.prometheus.get("query_exemplars", query=expression, start=str(now - 600), end=str(now))
+            traces = [one["labels"]["trace_id"] for series in found for one in series["exemplars"]]
+            assert traces
+            assert all(re.fullmatch("[0-9a-f]{32}", trace) for trace in traces)
