@@ -27,7 +27,7 @@ def several() -> bool:
 class Tally(Histogram):
     """A histogram that adds up in plain numbers until it is read: 0.4 us an observation in place of 0.8.
 
-    For one process only: several read each other's from files, which hold nothing of what waits here.
+    Several processes read each other's from files, which hold nothing of what waits here until it is counted.
     """
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
@@ -45,12 +45,17 @@ class Tally(Histogram):
         self._counts = [0] * len(self._upper_bounds)
         self._total = 0.0
 
-    def _child_samples(self) -> Iterable[Sample]:
+    def count(self) -> None:
+        """Count what waits."""
         with self._adding:
             for bucket, count in zip(self._buckets, self._counts, strict=True):
-                bucket.inc(count)
+                if count:
+                    bucket.inc(count)
             self._sum.inc(self._total)
             self._clear()
+
+    def _child_samples(self) -> Iterable[Sample]:
+        self.count()
         return super()._child_samples()
 
 
@@ -66,14 +71,15 @@ class Spread(Histogram):
         self._arrays.append(values)
         if len(self._arrays) >= self._EVERY or now - self._counted >= self._LONGEST_S:
             self._counted = now
-            self._count()
+            self.count()
 
     def _metric_init(self) -> None:
         super()._metric_init()
         self._arrays: list[NDArray[np.float32]] = []
         self._counted = 0.0
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Count what waits."""
         arrays, self._arrays = self._arrays, []
         if not arrays:
             return
@@ -85,7 +91,7 @@ class Spread(Histogram):
         self._sum.inc(float(values.sum()))
 
     def _child_samples(self) -> Iterable[Sample]:
-        self._count()
+        self.count()
         return super()._child_samples()
 
 
@@ -182,6 +188,11 @@ class Versions:
     def differed(self, version: str, difference: float) -> None:
         """A shadow was compared."""
         self._difference.labels(version).observe(difference)
+
+    def count(self) -> None:
+        """Count the probabilities that wait, for those who do not read them from here."""
+        for version in self._known:
+            self._probability.labels(version).count()
 
     def _meet(self, version: str) -> dict[str, Histogram]:
         roles = self._known[version] = self._known.pop(version, {})  # now the last

@@ -46,8 +46,8 @@ class Metrics:
         self._busy_s = 0.0  # counted there
         shed = self._counter("din_shed_total")
         self._shed = {reason: shed.labels(reason) for reason in SHED}
-        self._candidates = self._histogram("din_request_candidates")
-        lengths = self._histogram("din_history_length")
+        self._candidates = self._tally("din_request_candidates")
+        lengths = self._tally("din_history_length")
         self._lengths = [lengths.labels(sequence) for sequence in SEQUENCES]
         self._truncated = self._counter("din_history_truncated_total")
         self._empty = self._counter("din_empty_histories_total")
@@ -180,6 +180,12 @@ class Metrics:
         """A version answered a request, as `serving`, `canary` or `shadow`."""
         self._by_version.answered(version, role, duration_s, probabilities)
 
+    def count(self) -> None:
+        """Count what waits to be counted, so that other processes may read it."""
+        self._by_version.count()
+        for each in (self._candidates, *self._lengths):
+            each.count()
+
     def shadow(self, outcome: str, version: str = "", difference: float = 0.0) -> None:
         """A request of the shadow's share was `compared`, `skipped` or `failed`."""
         self._shadow.labels(outcome).inc()
@@ -221,9 +227,14 @@ class Metrics:
         return Spread(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)
 
     def _histogram(self, name: str) -> Histogram:
+        if not several():
+            return self._tally(name)
+        spec = SPEC[name]  # other workers read at any time
+        return Histogram(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)
+
+    def _tally(self, name: str) -> Tally:
         spec = SPEC[name]
-        kind = Histogram if several() else Tally  # other workers read at any time
-        return kind(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)
+        return Tally(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)
 
 
 def _build() -> dict[str, str]:

@@ -102,6 +102,7 @@ class Gate:
         """Tell them every second: of several workers any may be asked for the metrics of all."""
         while True:
             self.report()
+            self._metrics.count()
             await asyncio.sleep(1)
 
     def learn(self, rows: int, body_bytes: int) -> None:

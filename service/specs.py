@@ -125,14 +125,15 @@ SPECS = (
         "din_request_candidates",
         "histogram",
         (),
-        "Candidates of a request. Observed when it is parsed.",
+        "Candidates of a request. Observed when it is parsed; of several workers, told every second.",
         ROW_BUCKETS,
     ),
     Spec(
         "din_history_length",
         "histogram",
         ("sequence",),
-        "Ids and tags in the history of a request, as sent: the model keeps its newest. Observed when it is parsed.",
+        "Ids and tags in the history of a request, as sent: the model keeps its newest. Observed when it is parsed; of "
+        "several workers, told every second.",
         LENGTH_BUCKETS,
     ),
     Spec(

@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 from service import artifact
 from service.artifact import Architecture, BlockSignature, Feature, Features, Golden, Quality, Signatures, Training
+from service.drift import Scores
 from service.errors import ArtifactError
+from service.seen import Seen
 from tests.fakes import MANIFEST, write_version
 
 FULL = MANIFEST.model_copy(
@@ -19,8 +21,13 @@ FULL = MANIFEST.model_copy(
         "signatures": Signatures(score=BlockSignature(block=64), explain=BlockSignature(name="explain", block=64)),
         "training": Training(data="drawn", rows=2, test_rows=1, epochs=1, batch_rows=2, learning_rate=0.1, seed=7),
         "metrics": {"din": Quality(auc=0.75, gauc=0.7, logloss=0.5)},
+        "scores": Scores(bounds=(0.5, 1.0), shares=(0.25, 0.75), rows=4, clicks=0.5),
+        "seen": Seen(ids=3, hashes=7, bits=32),
     }
 )
+ID = {"dtype": "int64", "buckets": 8, "dimension": 2, "max_history": 4}
+TEXT = ID | {"dtype": "string"}
+SCORES = {"bounds": [0.5, 1.0], "rows": 4, "clicks": 0.5}
 
 
 def test_manifest_survives_the_disk(tmp_path: Path) -> None:
@@ -90,6 +97,11 @@ def test_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pytest.param({"architecture": {"attention_hidden": []}}, "architecture.attention_hidden", id="no-layer"),
         pytest.param({"architecture": {"head_hidden": [0]}}, "architecture.head_hidden.0", id="empty-layer"),
         pytest.param({"signatures": {"score": {"block": 0}}}, "signatures.score.block", id="empty-blocks"),
+        pytest.param({"scores": {"bounds": [0.5]}}, "scores.shares", id="no-shares"),
+        pytest.param({"scores": SCORES | {"shares": [0.5, 0.1]}}, "scores", id="not-all-rows"),
+        pytest.param({"seen": {"ids": 3, "hashes": 7, "bits": 33}}, "seen.bits", id="part-of-a-byte"),
+        pytest.param({"features": {"id": ID | {"default": "a"}, "tag": ID}}, "features.id", id="default-of-text"),
+        pytest.param({"features": {"id": ID, "tag": TEXT | {"default": 5}}}, "features.tag", id="default-of-number"),
     ],
 )
 def test_bad_manifest_names_the_place(tmp_path: Path, change: dict[str, Any], place: str) -> None:
@@ -100,6 +112,29 @@ def test_bad_manifest_names_the_place(tmp_path: Path, change: dict[str, Any], pl
     with pytest.raises(ArtifactError) as caught:
         artifact.read_manifest(version)
     assert str(caught.value).startswith(f"{path}: {place}: ")
+
+
+@pytest.mark.parametrize("default", [-1, 2**63 - 1, "é", "5"])
+def test_default_keeps_its_type(default: int | str) -> None:
+    """What an unknown item takes is a number or a text, as the manifest has it."""
+    dtype = "string" if isinstance(default, str) else "int64"
+    feature = Feature.model_validate_json(json.dumps(ID | {"dtype": dtype, "default": default}))
+    assert Feature.model_validate_json(feature.model_dump_json()).default == default
+
+
+@pytest.mark.parametrize(
+    ("created", "seconds"),
+    [
+        pytest.param("2026-01-01T00:00:00+00:00", 1767225600, id="utc"),
+        pytest.param("2026-01-01T02:00:00+02:00", 1767225600, id="elsewhere"),
+        pytest.param("2026-01-01T00:00:00", 1767225600, id="no-zone"),
+        pytest.param("2026-01-01T00:00:00Z", 1767225600, id="z"),
+        pytest.param("last week", None, id="no-time"),
+    ],
+)
+def test_creation_is_a_time(created: str, seconds: float | None) -> None:
+    """What a manifest says of its creation is Unix time, or unknown; without a zone it is UTC."""
+    assert MANIFEST.model_copy(update={"created": created}).created_s == seconds
 
 
 def test_golden_ids_fit_int64() -> None:

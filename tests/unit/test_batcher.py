@@ -90,6 +90,38 @@ async def test_keys_do_not_share_a_batch(batcher: Running, gate: Gate, blocked: 
     assert gate.calls[1:] == [("a", [1]), ("b", [2]), ("a", [3])]
 
 
+async def test_oldest_that_waits_has_an_age(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """The age is that of the job at the front of the queue, and 0 when none waits."""
+    assert batcher.age_s == 0
+    first, second = enter(batcher, 1), enter(batcher, 2)
+    for oldest in (first, second):
+        before = time.monotonic()
+        age_s, after = batcher.age_s, time.monotonic()
+        assert before - oldest.entered <= age_s <= after - oldest.entered
+        batcher.withdraw(oldest)
+    assert batcher.age_s == 0
+    gate.opened.set()
+
+
+async def test_busy_time_goes_on_while_a_batch_runs(batcher: Running, gate: Gate, blocked: Jobs) -> None:
+    """An executor is busy from a batch's release to its answers, and its time counts before it has ended."""
+    first = batcher.busy_s
+    assert 0 < first < (during := batcher.busy_s) <= time.monotonic() - blocked.entered
+    gate.opened.set()
+    await blocked.future
+    after = batcher.busy_s
+    assert during <= after <= time.monotonic() - blocked.entered
+    assert batcher.busy_s == after  # idle
+
+
+async def test_failed_batch_was_busy_too(batcher: Running, gate: Gate) -> None:
+    """A batch that fails has had its executor all the same."""
+    gate.failure = ValueError("boom")
+    gate.opened.set()
+    assert await outcome(enter(batcher, 1)) is Internal
+    assert batcher.busy_s > 0
+
+
 async def test_full_queue_refuses_at_once(batcher: Running, gate: Gate, blocked: Jobs) -> None:
     """What does not fit the queue is refused immediately; what fits and what is queued is answered."""
     first = enter(batcher, 1, 15)

@@ -189,9 +189,9 @@ def test_train_reports_and_exports(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     def fit(split: Any, recipe: Any, report: Any) -> Any:
         recipes.append(recipe)
-        return SimpleNamespace(din=None, training=None, metrics={"din": quality})
+        return SimpleNamespace(din=None, training=None, metrics={"din": quality}, scores=None)
 
-    parts = {"Recipe": SimpleNamespace, "known_items": lambda known: known, "train": fit}
+    parts = {"Recipe": SimpleNamespace, "known_items": lambda known: known, "met_ids": len, "train": fit}
     monkeypatch.setitem(sys.modules, "service.training.train", cast("ModuleType", SimpleNamespace(**parts)))
     parts = {"Origin": lambda *_: None, "export": lambda _, out, *__: out / "1"}
     monkeypatch.setitem(sys.modules, "service.training.export", cast("ModuleType", SimpleNamespace(**parts)))

@@ -11,8 +11,10 @@ import tensorflow as tf
 
 from service import artifact
 from service.batch import Ids, Sample
+from service.drift import make_scores
 from service.errors import ArtifactError
 from service.loading import open_version
+from service.seen import SEEN_IDS, read_seen
 from service.training import export as exporting
 from service.training.export import Origin, export
 from service.training.folded import BLOCK
@@ -246,6 +248,27 @@ def test_altered_file_is_noticed(fake: type[FakeServing], din: Any, tmp_path: Pa
         artifact.check_files(folder, artifact.read_manifest(folder))
 
 
+def test_what_training_met_is_exported(fake: type[FakeServing], din: Any, tmp_path: Path) -> None:
+    """The most frequent tag, the scores of the test rows and the ids that were met travel with the version."""
+    scores = make_scores(np.array([0.1, 0.9], np.float32), np.array([0, 1], np.float32))
+    known = np.arange(5), np.array([7, 3, 7, 3, 5])  # of two as frequent, the lower
+    folder = export(din, tmp_path, known, Origin(scores=scores, met=np.arange(100)))
+    manifest = artifact.read_manifest(folder)
+    artifact.check_files(folder, manifest)
+    assert (manifest.features.tag.default, manifest.features.id.default) == (3, None)
+    assert manifest.scores == scores
+    seen = read_seen(folder, manifest.seen)
+    assert seen is not None
+    assert seen.contains(np.arange(100)).all()
+
+
+def test_version_without_samples_has_no_scores(fake: type[FakeServing], din: Any, tmp_path: Path) -> None:
+    """A network exported without the rows it was tested on has neither scores nor a filter."""
+    folder = export(din, tmp_path, KNOWN, Origin())
+    manifest = artifact.read_manifest(folder)
+    assert (manifest.scores, manifest.seen, (folder / SEEN_IDS).exists()) == (None, None, False)
+
+
 def test_version_is_the_highest_and_one(fake: type[FakeServing], din: Any, tmp_path: Path) -> None:
     """The next version follows the highest number, whatever else lies in the model folder."""
     assert export(din, tmp_path / "new" / "din", KNOWN, Origin()).name == "1"
@@ -297,8 +320,11 @@ def test_string_ids_are_exported(make_din: MakeDin, tmp_path: Path) -> None:
     from service.engine import tensorflow
 
     text = tuple(np.array([f"{name}-é{i}".encode() for i in range(20)], object) for name in ("item", "tag"))
-    folder = export(make_din(dtype="string", max_history=8), tmp_path, (text[0], text[1]), Origin())
+    folder = export(make_din(dtype="string", max_history=8), tmp_path, (text[0], text[1]), Origin(met=text[0]))
     served = open_version(folder, tensorflow.load)
     served.engine.close()
     assert served.manifest.features.id.dtype == "string"
+    assert served.manifest.features.tag.default == "tag-é0"
+    assert served.seen is not None
+    assert served.seen.contains(text[0]).all()
     assert "item-é3" in {one for each in artifact.read_golden(folder).requests for one in each.candidates.ids}

@@ -1,6 +1,7 @@
 """Metrics are declared once, and count what they say."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -8,12 +9,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service import __version__
 from service.collectors import Tally
 from service.metrics import Metrics
-from service.spec import PHASES, STAGES
+from service.spec import PARTS, PHASES, STAGES
 
 
 @pytest.fixture
@@ -166,6 +168,58 @@ def test_histories_are_counted(registry: CollectorRegistry, metrics: Metrics, tr
     assert registry.get_sample_value("din_empty_histories_total") == empty
 
 
+def test_shape_of_requests_is_observed(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """Candidates and both sequences of the history are observed with their own lengths, 0 in a bucket of its own."""
+    metrics.asked(500, (80, 0), truncated=True, empty=False)
+    metrics.asked(3, (1, 7), truncated=False, empty=False)
+    assert registry.get_sample_value("din_request_candidates_sum") == 503
+    for sequence, total in (("ids", 81), ("tags", 7)):
+        assert registry.get_sample_value("din_history_length_sum", {"sequence": sequence}) == total
+    assert registry.get_sample_value("din_history_length_bucket", {"sequence": "tags", "le": "0.0"}) == 1
+
+
+def test_busy_time_is_counted_once(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """What executors have worked in all is counted, however often it is told, and never backwards."""
+    for seconds in (1.5, 4.0, 4.0, 3.999):
+        metrics.busy(seconds)
+    assert registry.get_sample_value("din_executor_busy_seconds_total") == 4
+    metrics.executors(3)
+    assert registry.get_sample_value("din_executors") == 3
+
+
+def test_queue_is_told(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """Rows, predicted wait and age of the queue are gauges, each with its own value."""
+    metrics.queue(100, 0.5, 0.25)
+    names = ("din_queue_rows", "din_predicted_wait_seconds", "din_queue_age_seconds")
+    assert [registry.get_sample_value(name) for name in names] == [100, 0.5, 0.25]
+
+
+def test_new_ids_are_counted_by_part(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """Ids looked up and ids unseen count for their part, which is there with 0 from the start."""
+    metrics.ids("history", 50, 2)
+    metrics.ids("history", 10, 0)
+    found = {
+        (name, part): registry.get_sample_value(f"din_ids_{name}_total", {"part": part})
+        for name in ("checked", "unseen")
+        for part in PARTS
+    }
+    assert found == {
+        ("checked", "history"): 60,
+        ("unseen", "history"): 2,
+        ("checked", "candidates"): 0,
+        ("unseen", "candidates"): 0,
+    }
+
+
+def test_build_is_told(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """What runs is in the labels of one series, nothing of it unknown here."""
+    (family,) = [family for family in registry.collect() if family.name == "din_build_info"]
+    (sample,) = family.samples
+    assert (sample.value, sample.labels["version"]) == (1, __version__)
+    assert sample.labels["python"] == platform.python_version()
+    assert all(sample.labels.values())
+
+
 def test_one_version_serves(registry: CollectorRegistry, metrics: Metrics) -> None:
     """After a switch the new version is 1 and the old one 0."""
     for version in ("1", "1", "2"):
@@ -180,9 +234,13 @@ def test_one_version_serves(registry: CollectorRegistry, metrics: Metrics) -> No
 def test_several_processes_add_up(tmp_path: Path) -> None:
     """With prometheus_client's multiprocess directory two processes' metrics are one sum."""
     work = (
-        "from prometheus_client import CollectorRegistry; from service.metrics import Metrics\n"
+        "import numpy as np; from prometheus_client import CollectorRegistry; from service.metrics import Metrics\n"
         "m = Metrics(CollectorRegistry()); m.request('ok', 0.1); m.enter(); m.model('din', '1', 'fake')\n"
-        "m.model('din', '2', 'fake'); m.batch('fake', 5, 1, 0.5, 1); m.loaded(3, 2, 100, 4)"
+        "m.model('din', '2', 'fake'); m.batch('fake', 5, 1, 0.5, 1); m.loaded(3, 2, 100, 4)\n"
+        "m.asked(7, (3, 5), truncated=False, empty=False); m.queue(1, 2, 3); m.executors(2); m.busy(1.5)\n"
+        "m.ids('history', 10, 4); m.version('2', 5.0, 4.0, 0.25, None)\n"
+        "m.answered('2', 'serving', 0.1, np.zeros(3, np.float32))\n"
+        "m.answered('2', 'serving', 0.1, np.zeros(3, np.float32)); m.count()"
     )
     read = (
         "from prometheus_client import CollectorRegistry, generate_latest\n"
@@ -208,3 +266,73 @@ def test_several_processes_add_up(tmp_path: Path) -> None:
     assert "din_ready_seconds 3.0" in run[-1]
     assert "din_load_seconds 2.0" in run[-1]
     assert "din_load_memory_bytes 200.0" in run[-1]
+    assert 'din_probability_count{version="2"} 12.0' in run[-1]
+    assert "din_request_candidates_sum 14.0" in run[-1]
+    assert 'din_history_length_sum{sequence="tags"} 10.0' in run[-1]
+    assert "din_queue_age_seconds 3.0" in run[-1]
+    assert "din_executors 4.0" in run[-1]
+    assert "din_executor_busy_seconds_total 3.0" in run[-1]
+    assert 'din_ids_unseen_total{part="history"} 8.0' in run[-1]
+    assert 'din_model_created_timestamp_seconds{version="2"} 4.0' in run[-1]
+    assert 'din_training_click_ratio{version="2"} 0.25' in run[-1]
+    assert re.search("^din_build_info{.*} 1.0$", run[-1], re.MULTILINE)
+
+
+def test_drift_of_several_processes_is_that_of_their_scores_together(tmp_path: Path) -> None:
+    """Two processes that each answer half of the bins have no drift together: one that is read knows both."""
+    work = (
+        "import sys, numpy as np; from prometheus_client import CollectorRegistry\n"
+        "from service.drift import BOUNDS; from service.metrics import Metrics\n"
+        "from service.workers import Fleet; from pathlib import Path\n"
+        "m = Metrics(CollectorRegistry(), Fleet(Path(sys.argv[2]), 2).metrics())\n"
+        "m.version('1', 2.0, 1.0, 0.5, (0.05,) * 20)\n"
+        "half = np.array(BOUNDS, np.float32)[int(sys.argv[1])::2] - np.float32(0.01)\n"
+        "m.answered('1', 'serving', 0.1, np.tile(half, 1000))\n"
+        "print(m.exposition('')[0].decode())"
+    )
+    first, second = [
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", work, which, str(tmp_path)],
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for which in ("0", "1")
+    ]
+    drifts = [re.findall(r'^din_score_drift_psi{version="1"} (\S+)$', text, re.MULTILINE) for text in (first, second)]
+    assert [len(found) for found in drifts] == [1, 1]
+    assert float(drifts[0][0]) > 1
+    assert abs(float(drifts[1][0])) < 1e-6
+
+
+def test_processes_add_up(tmp_path: Path) -> None:
+    """The process_* metrics of several workers add up, but for the limit of open files and the start."""
+    work = (
+        "import os; from prometheus_client import CollectorRegistry; from service.processes import Processes\n"
+        "p = Processes(CollectorRegistry()); p.report(); sum(range(10**6)); p.report()\n"
+    )
+    read = (
+        "from pathlib import Path; import sys; from prometheus_client import generate_latest\n"
+        "from service.workers import Fleet; print(generate_latest(Fleet(Path(sys.argv[1]), 2).metrics()).decode())"
+    )
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", code, str(tmp_path)],
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for code in (work, read, work, read)
+    ]
+    one, both = [
+        {name: float(value) for name, value in re.findall(r"^(process_\w+) (\S+)$", text, re.MULTILINE)}
+        for text in outputs[1::2]
+    ]
+    alone = {sample.name for family in ProcessCollector(registry=None).collect() for sample in family.samples}
+    assert both.keys() == one.keys() == alone
+    for name in ("process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"):
+        assert both[name] > 1.5 * one[name] > 0, name
+    for name in ("process_start_time_seconds", "process_max_fds"):
+        assert both[name] == one[name], name

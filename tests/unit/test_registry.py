@@ -22,6 +22,7 @@ from service.engine import Engine
 from service.errors import ArtifactError
 from service.loading import Opener, resident_bytes
 from service.registry import Registry
+from service.seen import SEEN_IDS, make_seen, write_seen
 from tests.fakes import FakeEngine, write_version
 
 pytestmark = pytest.mark.anyio
@@ -110,6 +111,18 @@ def break_golden(folder: Path) -> None:
     write_manifest(folder, read_manifest(folder))
 
 
+def cut_seen(folder: Path) -> None:
+    """Let the file of seen ids, checksum and all, be shorter than the manifest says."""
+    made = make_seen(np.arange(10))
+    (folder / SEEN_IDS).write_bytes(made.content.tobytes()[: made.seen.bits // 16])
+    write_manifest(folder, read_manifest(folder).model_copy(update={"seen": made.seen}))
+
+
+def lose_seen(folder: Path) -> None:
+    """Let the manifest describe a file of seen ids, and list none."""
+    write_manifest(folder, read_manifest(folder).model_copy(update={"seen": make_seen(np.arange(10)).seen}))
+
+
 @pytest.mark.parametrize("kind", [pytest.param(FakeEngine, id="explains"), pytest.param(Plain, id="does-not")])
 async def test_start_serves_a_sound_version(tmp_path: Path, kind: type[FakeEngine]) -> None:
     """A version that passes every check is current, with its manifest and engine, and nothing is wrong."""
@@ -121,6 +134,21 @@ async def test_start_serves_a_sound_version(tmp_path: Path, kind: type[FakeEngin
     assert (registry.current.version, registry.current.engine) == ("7", engine)
     assert registry.current.load_s >= 0
     assert not engine.closed
+
+
+async def test_seen_ids_are_loaded(tmp_path: Path) -> None:
+    """A version that came with the ids of its training knows them; one without has none, and serves."""
+    made = make_seen(np.arange(10))
+    write_seen(write_version(tmp_path, 1), made)
+    write_manifest(tmp_path / "1", read_manifest(tmp_path / "1").model_copy(update={"seen": made.seen}))
+    registry = await started(tmp_path, FakeEngine())
+    assert registry.current is not None
+    assert registry.current.seen is not None
+    assert registry.current.seen.contains(np.arange(10)).all()
+    write_version(tmp_path, 2)
+    await registry.settle()
+    assert registry.current.version == "2"
+    assert registry.current.seen is None
 
 
 async def test_loading_says_what_it_took(tmp_path: Path) -> None:
@@ -187,6 +215,8 @@ async def test_no_version_is_a_problem(tmp_path: Path, folder: str) -> None:
         pytest.param(break_golden, "golden.json: file: Input should be an object", id="golden-malformed"),
         pytest.param(lambda folder: reseal(folder, []), "golden.json: holds no request", id="golden-empty"),
         pytest.param(drop_an_answer, "'history of 1': 4 probabilities for 5 candidates", id="golden-short"),
+        pytest.param(cut_seen, "seen_ids.bin: holds 48 bits, the manifest says 96", id="filter-cut"),
+        pytest.param(lose_seen, "seen_ids.bin: cannot be read: No such file", id="filter-missing"),
     ],
 )
 async def test_bad_version_is_not_served(tmp_path: Path, damage: Damage, problem: str) -> None:

@@ -10,7 +10,7 @@ from service.errors import DataError
 from service.training import Samples, Split, evaluate
 from service.training import train as trainer
 from service.training.din import Din
-from service.training.train import Recipe, Trained, fit, hash_samples, known_items, predict, train
+from service.training.train import Recipe, Trained, fit, hash_samples, known_items, met_ids, predict, train
 
 RECIPE = Recipe(id_buckets=64, tag_buckets=16, dimension=4, max_history=4, epochs=2, batch_rows=64, learning_rate=0.02)
 TAGS, ITEMS = 4, 40  # an item's tag is its id modulo TAGS
@@ -83,6 +83,15 @@ def test_metrics_are_the_networks_own(split: Split, trained: Trained) -> None:
     """The figures stored with a version are those of its network on the test rows."""
     answer = predict(trained.din, hashed(split.test, trained))
     assert evaluate.quality(split.test.label, answer, split.test.user) == trained.metrics["din"]
+
+
+def test_scores_are_the_networks_own(split: Split, trained: Trained) -> None:
+    """The scores stored with a version are those of its network on the test rows, beside how many were clicked."""
+    answer = predict(trained.din, hashed(split.test, trained))
+    assert trained.scores.rows == len(split.test)
+    assert trained.scores.clicks == pytest.approx(split.test.label.mean())
+    for bound, below in zip(trained.scores.bounds, np.cumsum(trained.scores.shares), strict=True):
+        assert below == pytest.approx(np.mean(answer <= bound))
 
 
 def test_origin_is_recorded(trained: Trained) -> None:
@@ -201,6 +210,23 @@ def test_known_items_are_pairs(split: Split) -> None:
     ids, tags = known_items(split.train)
     assert ids.tolist() == sorted(set(split.train.target_id.tolist()))
     np.testing.assert_array_equal(tags, ids % TAGS)
+
+
+def test_met_ids_are_targets_and_histories(split: Split) -> None:
+    """Ids are met as targets and in the histories of these samples, not of others that share the event arrays."""
+    part = replace(split.train.take(np.arange(5)), target_id=np.arange(100, 105))
+    inside = [part.event_id[start:stop] for start, stop in zip(part.id_start, part.id_stop, strict=True)]
+    assert met_ids(part).tolist() == sorted({*range(100, 105), *np.concatenate(inside).tolist()})
+    assert len(met_ids(part)) < len(np.unique(part.event_id)) + 5
+
+
+def test_met_ids_may_be_text(split: Split) -> None:
+    """Ids of text are met as well, and a sample without history adds none."""
+    text = split.test.event_id.astype(str).astype(object)
+    part = replace(split.test, event_id=text, target_id=split.test.target_id.astype(str).astype(object))
+    assert met_ids(part).tolist() == sorted(map(str, met_ids(split.test).tolist()))
+    bare = replace(part, id_stop=part.id_start)
+    assert met_ids(bare).tolist() == sorted(set(part.target_id.tolist()))
 
 
 def test_prediction_ignores_company(split: Split, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
