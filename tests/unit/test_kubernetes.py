@@ -11,6 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from deploy.prometheus.kubernetes import render as render_rules
 from service.app import create_app
 from service.config import Settings, load_settings
 from service.loading import Opener
@@ -75,12 +76,15 @@ def container() -> Manifest:
 
 def check(manifest: Manifest, version: str) -> None:
     """Hold a manifest to the schema of its kind, unknown fields refused."""
-    if manifest["kind"] != "ServiceMonitor":
+    if manifest["kind"] not in {"PrometheusRule", "ServiceMonitor"}:
         kubernetes_validate.validate(manifest, version, strict=True)
         return
-    # The Prometheus operator's: by hand, as far as it is used here.
+    # The Prometheus operator's: by hand, as far as they are used here.
     assert set(manifest) == {"apiVersion", "kind", "metadata", "spec"}
     assert manifest["apiVersion"] == "monitoring.coreos.com/v1"
+    if manifest["kind"] == "PrometheusRule":
+        assert set(manifest["spec"]) == {"groups"}  # which promtool has checked
+        return
     assert set(manifest["spec"]) == {"jobLabel", "selector", "endpoints"}
     for endpoint in manifest["spec"]["endpoints"]:
         assert set(endpoint) == {"port", "path", "interval"}
@@ -257,3 +261,11 @@ def test_autoscaler_reads_a_metric_of_the_server() -> None:
     name = patch["value"]["pods"]["metric"]["name"]
     assert {spec.name: (spec.kind, spec.labels) for spec in SPECS}[name] == ("gauge", ())
     assert rule["seriesQuery"].partition("{")[0] == name
+
+
+def test_rules_are_those_of_prometheus() -> None:
+    """`python -m deploy.prometheus.kubernetes` would change nothing, and the alerts' job is the monitor's."""
+    assert (PROMETHEUS / "prometheus-rule.yaml").read_text() == render_rules()
+    monitor = only(written(PROMETHEUS), "ServiceMonitor")["spec"]
+    job = only(written(BASE), "Service")["metadata"]["labels"][monitor["jobLabel"]]
+    assert set(re.findall(r'job="([^"]+)"', render_rules())) == {job}

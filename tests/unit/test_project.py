@@ -84,14 +84,33 @@ def test_compose_waits_longer_than_the_server_drains() -> None:
 
 
 def test_prometheus_scrapes_the_compose_service() -> None:
-    """Prometheus is given its configuration, which targets the service by its compose name and port."""
+    """Prometheus is given its configuration and rules, and targets the service by its compose name and port."""
     services = read_yaml("docker-compose.yml")["services"]
     source, target, mode = services["prometheus"]["volumes"][0].split(":")
-    job = read_yaml(source)["scrape_configs"][0]
-    assert (target, mode) == ("/etc/prometheus/prometheus.yml", "ro")
+    job = read_yaml(f"{source}/prometheus.yml")["scrape_configs"][0]
+    assert (target, mode) == ("/etc/prometheus", "ro")
+    assert "--config.file=/etc/prometheus/prometheus.yml" in services["prometheus"]["command"]
     assert job["metrics_path"] == "/metrics"
     assert job["static_configs"] == [{"targets": [f"dinserve:{image_environment()['DIN_PORT']}"]}]
     assert "dinserve" in services
+
+
+def test_compose_services_are_confined() -> None:
+    """Each container has a read-only root and no rights, listens on this machine only, and its image is pinned."""
+    for name, each in read_yaml("docker-compose.yml")["services"].items():
+        assert each["read_only"] is True
+        assert each["cap_drop"] == ["ALL"]
+        assert each["security_opt"] == ["no-new-privileges:true"]
+        assert all(port.startswith("127.0.0.1:") for port in each["ports"])
+        assert "build" in each or re.fullmatch(r"\S+:v?\d+\.\d+\.\d+", each["image"]), name
+
+
+def test_compose_keeps_metrics_as_long_as_the_longest_rule_looks_back() -> None:
+    """Prometheus keeps more days than the widest window of its rules."""
+    command = " ".join(read_yaml("docker-compose.yml")["services"]["prometheus"]["command"])
+    (kept,) = re.findall(r"retention\.time=(\d+)d", command)
+    windows = re.findall(r"\[(\d+)d\]", (ROOT / "deploy/prometheus/rules/recording.yml").read_text())
+    assert int(kept) > max(map(int, windows))
 
 
 def test_changelog_knows_the_version() -> None:
