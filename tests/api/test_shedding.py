@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,9 +18,15 @@ Samples = Callable[[str], float]
 
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def access_log() -> float:
+    """Share of requests that are logged."""
+    return 0.0
+
+
+@pytest.fixture
+def settings(settings: Settings, access_log: float) -> Settings:
     """A queue of eight candidates, which one request fills."""
-    return settings.model_copy(update={"max_queue_rows": 8})
+    return settings.model_copy(update={"max_queue_rows": 8, "access_log": access_log})
 
 
 @pytest.fixture
@@ -97,6 +104,31 @@ def test_refusal_is_a_whole_answer(
     assert [answer(each)[0] for each in full] == [200, 200]
     late.sendall(message(good))
     assert answer(late)[0] == 200
+
+
+@pytest.mark.parametrize("access_log", [1.0])
+def test_refusal_at_the_connection_is_counted_and_not_logged(
+    full: list[socket.socket],
+    connect: Callable[[], socket.socket],
+    good: Body,
+    engine: Any,
+    samples: Samples,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With every request logged, those that are let in have a line, and the others take the short way without one."""
+    caplog.set_level(logging.INFO, "service.watch")
+    late = connect()
+    late.sendall(message(good, "X-Request-Id: late"))
+    assert answer(late)[0] == 503
+    assert samples('din_shed_total{reason="queue"}') == 1
+    engine.gate.set()
+    assert [answer(each)[0] for each in full] == [200, 200]
+    late.sendall(message(good, "X-Request-Id: last"))
+    assert answer(late)[0] == 200
+    while len(logged := [vars(each)["fields"] for each in caplog.records if each.name == "service.watch"]) < 3:
+        pass  # a line is written when its answer has been sent
+    assert [line["code"] for line in logged] == ["ok"] * 3
+    assert "late" not in [line["request_id"] for line in logged]
 
 
 @pytest.mark.usefixtures("full")

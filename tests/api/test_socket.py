@@ -73,7 +73,7 @@ def test_closed_connection_withdraws_its_request(
 ) -> None:
     """When a connection closes, its queued request is never run and its neighbour does not notice."""
     closed, metrics = threading.Event(), app.state.service.metrics
-    monkeypatch.setattr(metrics, "request", lambda code, *_, **__: closed.set() if code == CLIENT_CLOSED else None)
+    monkeypatch.setattr(metrics, "request", lambda code, *_: closed.set() if code == CLIENT_CLOSED else None)
     engine.forget()
     engine.gate.clear()
     headers = {"Content-Type": "application/json"}

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from prometheus_client import CollectorRegistry
 
 from benchmarks.bodies import WORKLOADS, Body, Workload, make_bodies, make_samples
 from benchmarks.connection import CLOSED, Exchange
@@ -14,6 +15,7 @@ from benchmarks.load import Usage, summarise
 from benchmarks.report import table, targets
 from benchmarks.sections import Finding
 from benchmarks.summary import median_ratio, percentile
+from benchmarks.unobserved_server import Silent
 from service.artifact import Feature, Features, Manifest
 from service.schema import Limits, decode
 
@@ -172,3 +174,15 @@ def test_table_lines_are_equally_wide() -> None:
     """A table reads as text."""
     lines = table([{"a": 1, "long name": "x"}, {"a": 1000, "long name": "y"}]).splitlines()
     assert len({len(line) for line in lines}) == 1
+
+
+def test_silent_metrics_hear_nothing() -> None:
+    """What observing costs is measured against metrics that no report changes, and that can be read all the same."""
+    silent = Silent(CollectorRegistry())
+    before = silent.exposition("")
+    silent.enter()
+    silent.request("ok", 0.1)
+    silent.stages(1, 2, 3, 4, 5)
+    silent.batch("fake", 1, 1, 0.0, 0)
+    assert silent.exposition("") == before
+    assert b"din_requests_total" in before[0]
