@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
     access_log: bool = Field(default=False, description="log a line a request")
+    max_explained: int = Field(
+        50, ge=1, description="most candidates of a request that are explained, where it asks for that"
+    )
 
     def describe(self) -> str:
         """One `name = value` line a setting, in the order of the class."""
