@@ -56,6 +56,7 @@ SERVER = frozenset(
 # is what lies inside the folder, the Engine protocol excepted.
 MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "errors": HTTP,
+    "inputs": HTTP | {"asyncio", "numpy", "polars", "config"},
     "config": HTTP,
     "tokens": HTTP | {"asyncio"},
     "tls": HTTP | {"asyncio"},
