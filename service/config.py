@@ -120,6 +120,11 @@ class Settings(BaseSettings):
         50, ge=1, description="most candidates of a request that are explained, where it asks for that"
     )
 
+    catalog: Path | None = Field(
+        None,
+        description="file of the items, CSV or Parquet with columns id, tag, title; looked at every DIN_POLL_S",
+    )
+
     def describe(self) -> str:
         """One `name = value` line a setting, in the order of the class."""
         return "\n".join(f"{name} = {value}" for name, value in self)
