@@ -138,7 +138,7 @@ class CatalogFile:
 
     def check(self) -> dict[str, bool | str]:
         """An entry for the health routes."""
-        return {"ok": self.problem is None, "detail": self.problem or f"{len(self)} items"}
+        return {"ok": self.problem is None, "detail": self.problem or f"items: {len(self)}"}
 
     def read(self, dtypes: tuple[str, str]) -> None:
         """Read it.

@@ -74,11 +74,11 @@ def serve(**flags: Any) -> None:
     click.echo(f"dinserve {__version__}\n{settings.describe()}", err=True)
     check_tokens(settings)
     check_tls(settings)
+    make_catalog(settings)  # read again by whoever serves; a worker that cannot would be replaced for ever
     _start_logging(settings)
     if settings.workers == 1:
         _serve_alone(settings)
     else:
-        make_catalog(settings)  # a worker that cannot read it would be replaced for ever
         _serve_together(settings)
 
 

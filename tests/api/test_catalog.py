@@ -178,7 +178,7 @@ async def test_bad_file_keeps_the_old(
     put(file, "id,tag\n21,4\n")
     await settled(lambda: samples('din_catalog_loads_total{result="loaded"}') == 2)
     health = await client.get("/health")
-    assert (health.json()["status"], health.json()["checks"]["catalog"]["detail"]) == ("ok", "1 items")
+    assert (health.json()["status"], health.json()["checks"]["catalog"]["detail"]) == ("ok", "items: 1")
 
 
 async def test_bad_catalog_stops_the_start(settings: Settings, file: Path) -> None:

@@ -261,7 +261,7 @@ def test_file_is_read_when_it_changes(tmp_path: Path) -> None:
     file.read(NUMBERS)
     first = file.current
     assert file.refresh(NUMBERS) is None
-    assert file.check() == {"ok": True, "detail": "1 items"}
+    assert file.check() == {"ok": True, "detail": "items: 1"}
     write(tmp_path, "id,tag\n1,2\n1,2\n")
     assert file.refresh(NUMBERS) is False
     assert file.refresh(NUMBERS) is None
