@@ -16,10 +16,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import __version__, admin, schema
+from service import __version__, admin, items, schema
+from service.catalog import make_catalog
 from service.config import Settings
 from service.connection import read_body, while_connected
 from service.errors import DeadlineExceeded, NotReady, Overloaded, RequestError
+from service.explain import Explanation
 from service.garbage import collect_when_idle
 from service.guard import GUARD, Guard
 from service.life import Service
@@ -96,29 +98,39 @@ class Scoring:
         read_at = time.monotonic()
         if read_at >= deadline:
             raise DeadlineExceeded("the deadline passed before the request was parsed")
-        query = schema.decode(body, served.manifest, self.limits)
+        catalog = None if service.catalog is None else service.catalog.current
+        query = schema.decode(body, served.manifest, self.limits, catalog)
         self._gate.learn(query.sample.rows, len(body))
         service.metrics.asked(query.sample.rows, query.lengths, truncated=query.truncated, empty=query.empty)
+        if query.unknown:
+            service.metrics.unknown_ids(query.unknown)
         parsed_at = time.monotonic()
         if call.notes is not None:
             call.notes.parsed(query.sample, served.version, read_at, parsed_at)
-        work = service.scorer.score(served, query.sample, deadline, explain=query.explain)
-        scored = await while_connected(receive, work)
+        explanation = None
+        if query.explain:
+            most = service.settings.max_explained
+            explaining = service.scorer.explain(served, query.sample, deadline, query.top_k, most)
+            scored, explanation = await while_connected(receive, explaining)
+        else:
+            scored = await while_connected(receive, service.scorer.score(served, query.sample, deadline))
         shadow = service.registry.shadow_of(call.request_id, served)
         if shadow is not None:
-            again = partial(schema.decode, body, shadow.manifest, self.limits)  # another version sees it otherwise
+            again = partial(schema.decode, body, shadow.manifest, self.limits, catalog)  # it may see it otherwise
             service.shadow.offer(Copy(shadow, lambda: again().sample, scored.probabilities))
         self._novelty.offer(served, query.sample, read_at)
-        return self._answer(call, query, scored, parsed_at - read_at)
+        return self._answer(call, query, scored, explanation, parsed_at - read_at)
 
-    def _answer(self, call: Call, query: schema.Query, scored: Scored, parse_s: float) -> Answer:
+    def _answer(
+        self, call: Call, query: schema.Query, scored: Scored, explanation: Explanation | None, parse_s: float
+    ) -> Answer:
         scored_at = time.monotonic()
         durations_s = (parse_s, scored.queue_s, scored.pack_s, scored.infer_s)
         spent_us = [round(seconds * 1e6) for seconds in (*durations_s, scored_at - call.arrived)]
         latency_ms = {stage: us / 1000 for stage, us in zip(_TIMED, spent_us, strict=True)}
         content = schema.render(
             scored.probabilities,
-            scored.attention,
+            explanation,
             query.top_k,
             {"name": scored.model, "version": scored.version},
             call.request_id,
@@ -165,7 +177,7 @@ def create_app(
         tracing: traces some requests.
 
     Raises:
-        SettingsError: the tokens of the settings cannot be had.
+        SettingsError: the tokens or the catalog of the settings cannot be had.
     """
     if registry is None:
         registry = CollectorRegistry()
@@ -180,7 +192,10 @@ def create_app(
         loaded=lambda served: service.report(served),  # noqa: PLW0108  which does not exist yet
         refused=metrics.refused,
     )
-    service = Service(settings, metrics, versions, _make_scorer(settings, metrics), fleet)
+    catalog = make_catalog(settings)
+    if catalog is not None and catalog.current is not None:
+        metrics.catalog(len(catalog))
+    service = Service(settings, metrics, versions, _make_scorer(settings, metrics), fleet, catalog)
     gate = Gate(service.scorer, metrics, settings.deadline_ms, settings.max_candidates)
     scoring = Scoring(service, gate, make_tokens(settings, "token"))
 
@@ -221,8 +236,10 @@ def create_app(
         exception_handlers=dict.fromkeys((HTTPException, RequestError, ClientDisconnect, Exception), translate),
     )
     app.state.service = service
-    _add_score(app, scoring)
+    _add_score(app, scoring, catalog=catalog is not None)
     _add_pages(app, service, gate)
+    if catalog is not None:
+        items.add_route(app, catalog, scoring.tokens, STATUS)
     if (admins := make_tokens(settings, "admin_token")) is not None:
         admin.add_routes(app, service, admins, STATUS)
     return app
@@ -239,7 +256,7 @@ def _make_scorer(settings: Settings, metrics: Metrics) -> Scorer:
     )
 
 
-def _add_score(app: FastAPI, scoring: Scoring) -> None:
+def _add_score(app: FastAPI, scoring: Scoring, *, catalog: bool) -> None:
     """Document POST /score, and answer it under the paths that `Edge` does not know, as below a root path."""
     bearer = HTTPBearer(scheme_name="score_token", auto_error=False)  # for the document: `scoring` asks for it
 
@@ -252,7 +269,7 @@ def _add_score(app: FastAPI, scoring: Scoring) -> None:
             200: {"content": {"application/json": {"example": schema.RESPONSE_EXAMPLE}}},
             **schema.error_responses(STATUS),
         },
-        openapi_extra=schema.score_request(scoring.limits),
+        openapi_extra=schema.score_request(scoring.limits, catalog=catalog),
     )
     async def score(request: Request) -> Response:
         """Answer the click probability of each candidate, given one user's history."""

@@ -3,6 +3,7 @@
 import http
 import json
 import logging
+import os
 import re
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from service import __version__, artifact, garbage
+from service.catalog import make_catalog
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
@@ -77,6 +79,7 @@ def serve(**flags: Any) -> None:
         click.echo(f"dinserve {__version__}\n{settings.describe()}", err=True)
     check_tokens(settings)
     check_tls(settings)
+    make_catalog(settings)  # read again by whoever serves; a worker that cannot would be replaced for ever
     if settings.trace_ratio:
         from service.watch import check_tracing
 
@@ -204,6 +207,25 @@ def train(data: Path, out: Path, seed: int, **recipe: Any) -> None:
     origin = Origin(trained.training, trained.metrics, trained.scores, met_ids(split.known))
     folder = export(trained.din, out, known_items(split.known), origin)
     click.echo(f"exported {folder}")
+
+
+@main.command()
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="MovieLens folder")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="file for DIN_CATALOG, .csv or .parquet")
+def catalog(data: Path, out: Path) -> None:
+    """Write the items of DATA as a catalog, with the tags that training on it uses."""
+    from service.training.events import movies
+
+    if out.suffix not in {".csv", ".parquet"}:
+        raise click.BadParameter("is neither .csv nor .parquet", param_hint="--out")
+    items = movies(data)
+    aside = out.with_name(f".{out.name}.{os.getpid()}")  # a server may follow the file
+    try:
+        (items.write_parquet if out.suffix == ".parquet" else items.write_csv)(aside)
+        aside.replace(out)
+    finally:
+        aside.unlink(missing_ok=True)
+    click.echo(f"{len(items)} items in {out}")
 
 
 @main.command()

@@ -123,6 +123,13 @@ class Settings(BaseSettings):
     trace_ratio: float = Field(
         0.0, ge=0, le=1, description="share of requests to score that are traced, if their traceparent does not decide"
     )
+    max_explained: int = Field(
+        50, ge=1, description="most candidates of a request that are explained, where it asks for that"
+    )
+    catalog: Path | None = Field(
+        None,
+        description="file of the items, CSV or Parquet with columns id, tag, title; looked at every DIN_POLL_S",
+    )
 
     def describe(self) -> str:
         """One `name = value` line a setting, in the order of the class."""

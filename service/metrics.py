@@ -77,6 +77,9 @@ class Metrics:
         checked, unseen = self._counter("din_ids_checked_total"), self._counter("din_ids_unseen_total")
         self._ids = {part: (checked.labels(part), unseen.labels(part)) for part in PARTS}
         self._gauge("din_build_info").labels(**_build()).set(1)
+        self._catalog_items = self._gauge("din_catalog_items")
+        self._catalog_loads = self._counter("din_catalog_loads_total")
+        self._unknown_ids = self._counter("din_catalog_unknown_ids_total")
 
     @staticmethod
     def table() -> list[tuple[str, str, tuple[str, ...], str]]:
@@ -192,6 +195,16 @@ class Metrics:
         self._shadow.labels(outcome).inc()
         if outcome == "compared":
             self._by_version.differed(version, difference)
+
+    def catalog(self, items: int | None) -> None:
+        """The catalog was read and has as many items; None: its file is none."""
+        self._catalog_loads.labels("refused" if items is None else "loaded").inc()
+        if items is not None:
+            self._catalog_items.set(items)
+
+    def unknown_ids(self, number: int) -> None:
+        """So many ids of a request have no tag in the catalog."""
+        self._unknown_ids.inc(number)
 
     def batch(self, engine: str, rows: int, requests: int, padding: float, compilations: int) -> None:
         """An engine ran a batch, and compiled as many programs first."""
