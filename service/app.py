@@ -26,6 +26,7 @@ from service.life import Service
 from service.loading import Opener
 from service.metrics import Metrics
 from service.middleware import CALL, Answer, Call, Edge
+from service.playground import Playground
 from service.refusals import STATUS, refuse, translate
 from service.registry import Registry
 from service.release import Policy
@@ -203,6 +204,8 @@ def create_app(
     app.state.service = service
     _add_score(app, scoring)
     _add_pages(app, service, gate)
+    if settings.playground:
+        _add_playground(app, Playground())
     if (admins := make_tokens(settings, "admin_token")) is not None:
         admin.add_routes(app, service, admins, STATUS)
     return app
@@ -280,6 +283,13 @@ def _add_pages(app: FastAPI, service: Service, gate: Gate) -> None:
                 served.manifest, served.engine.name, served.engine.fallback_reason, service.registry.rollout
             ),
         )
+
+
+def _add_playground(app: FastAPI, playground: Playground) -> None:
+    @app.get("/", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        """A page for trying the API in a browser."""
+        return playground.respond(request.headers.get("if-none-match"))
 
 
 def _report(service: Service, *, ready: bool) -> Answer:

@@ -116,6 +116,7 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
     access_log: bool = Field(default=False, description="log a line a request")
+    playground: bool = Field(default=True, description="whether GET / shows a page for trying the API in a browser")
 
     def describe(self) -> str:
         """One `name = value` line a setting, in the order of the class."""

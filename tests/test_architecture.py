@@ -32,6 +32,7 @@ SERVER = frozenset(
         "connection",
         "middleware",
         "refusals",
+        "playground",
         "sockets",
         "guard",
         "protocol",
@@ -79,6 +80,9 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     ),
     "middleware": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
     "refusals": frozenset({"batch", "artifact", "batcher", "engine", "registry", "scorer", "metrics"}),
+    "playground": frozenset(
+        {"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "metrics", "schema"}
+    ),
     "sockets": HTTP | {"asyncio", "config"},
     "guard": frozenset(
         {"fastapi", "starlette", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}
