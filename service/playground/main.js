@@ -46,11 +46,15 @@ function walkTabs(event) {
 
 // What is asked
 
-const keepLink = debounced(300, () => history.replaceState(null, "", writeLink()));
+function keepLink() {
+  history.replaceState(null, "", writeLink());
+}
+
+const keepLinkSoon = debounced(300, keepLink); // browsers take only so many a second
 
 function changed() {
   renderCode();
-  keepLink();
+  keepLinkSoon();
 }
 
 function renderRequest() {
@@ -96,6 +100,7 @@ async function randomItems() {
 async function score() {
   if (scoring) return;
   scoring = true;
+  keepLink();
   $("score").setAttribute("aria-busy", "true");
   const sent = requestNow();
   const names = {

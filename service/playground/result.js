@@ -50,7 +50,7 @@ function rankRow(candidate, place, open) {
       onclick: () => toggle(candidate),
     },
     el("span", {}, String(place + 1)),
-    el("span", { class: "what" }, name, el("small", {}, details)),
+    el("span", { class: "what" }, name, " ", el("small", {}, details)),
     el("span", { class: "bar", "aria-hidden": "true" }, el("span", { "--share": `${100 * probability}%` })),
     el("span", { class: "value" }, probability.toFixed(4)),
     el("span", { class: "turn", "aria-hidden": "true" }),
