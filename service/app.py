@@ -20,6 +20,7 @@ from service import __version__, admin, schema
 from service.config import Settings
 from service.connection import read_body, while_connected
 from service.errors import DeadlineExceeded, NotReady, Overloaded, RequestError
+from service.explain import Explanation
 from service.garbage import collect_when_idle
 from service.guard import GUARD, Guard
 from service.life import Service
@@ -94,22 +95,29 @@ class Scoring:
         self._gate.learn(query.sample.rows, len(body))
         service.metrics.history(truncated=query.truncated, empty=query.empty)
         parse_s = time.monotonic() - read_at
-        work = service.scorer.score(served, query.sample, deadline, explain=query.explain)
-        scored = await while_connected(receive, work)
+        explanation = None
+        if query.explain:
+            most = service.settings.max_explained
+            explaining = service.scorer.explain(served, query.sample, deadline, query.top_k, most)
+            scored, explanation = await while_connected(receive, explaining)
+        else:
+            scored = await while_connected(receive, service.scorer.score(served, query.sample, deadline))
         shadow = service.registry.shadow_of(call.request_id, served)
         if shadow is not None:
             again = partial(schema.decode, body, shadow.manifest, self.limits)  # another version sees it otherwise
             service.shadow.offer(Copy(shadow, lambda: again().sample, scored.probabilities))
-        return self._answer(call, query, scored, parse_s)
+        return self._answer(call, query, scored, explanation, parse_s)
 
-    def _answer(self, call: Call, query: schema.Query, scored: Scored, parse_s: float) -> Answer:
+    def _answer(
+        self, call: Call, query: schema.Query, scored: Scored, explanation: Explanation | None, parse_s: float
+    ) -> Answer:
         scored_at = time.monotonic()
         durations_s = (parse_s, scored.queue_s, scored.pack_s, scored.infer_s)
         spent_us = [round(seconds * 1e6) for seconds in (*durations_s, scored_at - call.arrived)]
         latency_ms = {stage: us / 1000 for stage, us in zip(_TIMED, spent_us, strict=True)}
         content = schema.render(
             scored.probabilities,
-            scored.attention,
+            explanation,
             query.top_k,
             {"name": scored.model, "version": scored.version},
             call.request_id,

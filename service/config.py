@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
     access_log: bool = Field(default=False, description="log a line a request")
+    max_explained: int = Field(
+        50, ge=1, description="most candidates of a request that are explained, where it asks for that"
+    )
     playground: bool = Field(default=True, description="whether GET / shows a page for trying the API in a browser")
 
     def describe(self) -> str:

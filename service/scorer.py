@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -13,6 +13,7 @@ from service.batch import Batch, Floats, Sample
 from service.batcher import Batcher
 from service.engine import Engine
 from service.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from service.explain import Explanation, choose, reduce, take
 from service.loading import Served
 from service.release import Job, Policy
 
@@ -114,34 +115,65 @@ class Scorer:
     async def score(self, served: Served, sample: Sample, deadline: float, *, explain: bool = False) -> Scored:
         """Score one sample with `served` before `deadline` (`time.monotonic()` clock, seconds).
 
+        With `explain` its attention comes too, from an engine that explains.
+
         Raises:
             NotReady: shutting down.
             Overloaded: the queue is full, or too long for the deadline.
             DeadlineExceeded: the deadline passed; what had not started is not run.
-            InvalidRequest: `explain` asked of a version that cannot.
             Internal: the engine failed.
         """
-        if explain and not served.engine.explains:
-            raise InvalidRequest("this model has no explain signature", "explain")
-        self._batcher.admit(sample.rows, deadline)
         entered = time.monotonic()
-        jobs = [
-            self._batcher.submit((served, explain), part, part.rows, deadline)
-            for part in sample.parts(self._policy.max_batch_rows)
-        ]
+        answers = await self._answers((served, explain), sample.parts(self._policy.max_batch_rows), deadline)
+        return _join(served, answers, entered)
+
+    async def explain(
+        self, served: Served, sample: Sample, deadline: float, top_k: int | None, most: int
+    ) -> tuple[Scored, Explanation]:
+        """Score one sample, and explain the best `top_k` candidates, or without that all, but at most `most` of them.
+
+        All candidates are scored as ever; those explained are then run once more for the attention, and once more
+        without the entry that each attended most. The stages of the three runs add up.
+
+        Raises:
+            RequestError: as of `score`.
+            InvalidRequest: the version cannot explain.
+        """
+        if not served.engine.explains:
+            raise InvalidRequest("this model has no explain signature", "explain")
+        scored = await self.score(served, sample, deadline)
+        candidates = choose(scored.probabilities, top_k, most)
+        chosen = take(sample, candidates)
+        explained = await self.score(served, chosen, deadline, explain=True)
+        assert explained.attention is not None  # noqa: S101  what an engine that explains gives
+        ids, tags = explained.attention
+        if not len(sample.seq_id):
+            return _add(scored, explained), Explanation(candidates, ids, tags, None, None)
+        removed = ids.argmax(axis=1)
+        order, samples = reduce(chosen, removed)
+        entered = time.monotonic()
+        parts = [part for each in samples for part in each.parts(self._policy.max_batch_rows)]
+        again = _join(served, await self._answers((served, False), parts, deadline), entered)
+        without = np.empty_like(again.probabilities)
+        without[order] = again.probabilities
+        return _add(scored, explained, again), Explanation(candidates, ids, tags, removed, without)
+
+    async def _answers(self, key: Key, parts: list[Sample], deadline: float) -> list[tuple[Part, float]]:
+        """Run samples, none larger than a batch, all or none; with each answer comes when its batch was released."""
+        self._batcher.admit(sum([part.rows for part in parts]), deadline)
+        jobs = [self._batcher.submit(key, part, part.rows, deadline) for part in parts]
         timer = None
         try:
             if self._policy.inline_s:
                 await asyncio.sleep(0)  # a batch on the event loop is over then
             if not all(job.future.done() for job in jobs):
-                timer = asyncio.get_running_loop().call_later(deadline - entered, self._expire, jobs)
-            answers = [await job.future for job in jobs]
+                timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), self._expire, jobs)
+            return [await job.future for job in jobs]
         finally:
             if timer is not None:
                 timer.cancel()
             for job in jobs:
                 self._batcher.withdraw(job)
-        return _join(served, answers, entered)
 
     def _expire(self, jobs: list[Job[Key, Sample, Part]]) -> None:
         for job in jobs:
@@ -188,4 +220,15 @@ def _join(served: Served, answers: list[tuple[Part, float]], entered: float) -> 
         max([released for _, released in answers]) - entered,
         max([part.pack_s for part in parts]),
         max([part.infer_s for part in parts]),
+    )
+
+
+def _add(scored: Scored, *others: Scored) -> Scored:
+    """The answer of the first of several runs of a request, with the times of all."""
+    runs = (scored, *others)
+    return replace(
+        scored,
+        queue_s=sum(run.queue_s for run in runs),
+        pack_s=sum(run.pack_s for run in runs),
+        infer_s=sum(run.infer_s for run in runs),
     )

@@ -47,6 +47,7 @@ SERVER = frozenset(
         "remote",
         "operate",
         "cli",
+        "explain",
         "__main__",
     }
 )
@@ -60,6 +61,7 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "tokens": HTTP | {"asyncio"},
     "tls": HTTP | {"asyncio"},
     "batch": HTTP | {"time", "asyncio", "concurrent", "threading", "config"},
+    "explain": HTTP | {"time", "asyncio", "threading", "config", "pydantic"},
     "artifact": HTTP | {"config"},
     "release": HTTP | {"time", "threading", "artifact", "batch", "config", "numpy"},
     "admission": HTTP | {"time", "asyncio", "threading", "artifact", "batch", "config", "numpy"},

@@ -71,7 +71,7 @@ function explanation(candidate) {
   if (!sent.explain) return box(say("Tick explain and score again to see which history items drew attention."));
   if (!attention) return box(say("This model does not say where it looked."));
   const at = attention.candidates ? attention.candidates.indexOf(candidate) : candidate;
-  if (at < 0) return box(say(`Not explained: the server explained ${attention.candidates.length} candidates of this request.`));
+  if (at < 0) return box(say(`Not explained: of this request the server explains ${attention.candidates.length} candidates. With top_k, they are the best.`));
   if (!attention.ids[at].length && !attention.tags[at].length) return box(say("The history is empty: there was nothing to look at."));
   return box(
     ...without(candidate, at),

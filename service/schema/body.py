@@ -11,12 +11,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.artifact import Manifest, to_array, to_sample
 from service.batch import Floats, Sample
 from service.errors import InvalidRequest, MalformedJson
+from service.explain import Explanation, rank
 from service.rollout import Rollout
 from service.schema.wire import ModelResponse, ScoreRequest
 
@@ -78,7 +78,7 @@ def decode(body: bytes, manifest: Manifest, limits: Limits) -> Query:
 
 def render(
     probabilities: Floats,
-    attention: tuple[Floats, Floats] | None,
+    explanation: Explanation | None,
     top_k: int | None,
     model: dict[str, str],
     request_id: str,
@@ -87,8 +87,8 @@ def render(
     """Write an answer; float32 probabilities (C,) in the shortest form that reads back exactly."""
     answer = {
         "probabilities": np.ascontiguousarray(probabilities),  # orjson takes no other layout
-        "ranking": None if top_k is None else _rank(probabilities, top_k),
-        "attention": attention and dict(zip(("ids", "tags"), map(np.ascontiguousarray, attention), strict=True)),
+        "ranking": None if top_k is None else rank(probabilities, top_k),
+        "attention": explanation and _describe(explanation),
         "model": model,
         "request_id": request_id,
         "latency_ms": latency_ms,
@@ -114,9 +114,16 @@ def render_model(manifest: Manifest, engine: str, fallback_reason: str | None, r
     return described.model_dump_json().encode()
 
 
-def _rank(probabilities: Floats, top_k: int) -> NDArray[np.intp]:
-    """Indexes of the `top_k` best, best first; of equals the earlier candidate first."""
-    return np.argsort(-probabilities, kind="stable")[:top_k]
+def _describe(explanation: Explanation) -> dict[str, Any]:
+    nothing = [None] * len(explanation.candidates)
+    columns = {
+        "candidates": explanation.candidates,
+        "ids": explanation.ids,
+        "tags": explanation.tags,
+        "removed": explanation.removed,
+        "without": explanation.without,
+    }
+    return {name: nothing if each is None else np.ascontiguousarray(each) for name, each in columns.items()}
 
 
 # By the dtypes of ids and tags.

@@ -32,7 +32,10 @@ class ScoreRequest(_Wire, Generic[IdT, TagT]):
     top_k: Annotated[int, Field(ge=1)] | None = Field(
         None, description="how many candidates to rank; more than there are ranks them all"
     )
-    explain: bool = Field(default=False, description="whether to return the attention paid to the history")
+    explain: bool = Field(
+        default=False,
+        description="whether to return the attention paid to the history, and scores without the most attended entry",
+    )
 
 
 class ModelName(_Wire):
@@ -53,10 +56,22 @@ class LatencyMs(_Wire):
 
 
 class Attention(_Wire):
-    """A weight for each candidate and each element of the history that the model kept."""
+    """Where the network looked, which is not what caused a score, and its answer to a history without that entry."""
 
-    ids: list[list[float]]
-    tags: list[list[float]]
+    candidates: list[int] = Field(
+        description="indexes of those explained: the ranking, or without one all, up to a limit"
+    )
+    ids: list[list[float]] = Field(
+        description="for each of them, the weight of each id that the model kept of the history; where the model uses "
+        "softmax they sum to 1"
+    )
+    tags: list[list[float]] = Field(description="likewise for the tags")
+    removed: list[int | None] = Field(
+        description="for each of them, the place among the kept ids of the highest weight; null without ids"
+    )
+    without: list[float | None] = Field(
+        description="for each of them, the probability with that id removed, and its tag where each id has one"
+    )
 
 
 class ScoreResponse(_Wire):
@@ -115,12 +130,18 @@ REQUEST_EXAMPLE = {
     "history": {"ids": [2200, 2202], "tags": [1102, 1100]},
     "candidates": {"ids": [2203, 2201], "tags": [1103, 1101]},
     "top_k": 1,
-    "explain": False,
+    "explain": True,
 }
 RESPONSE_EXAMPLE = {
     "probabilities": [0.41, 0.77],
     "ranking": [1],
-    "attention": None,
+    "attention": {
+        "candidates": [1],
+        "ids": [[0.36, 0.64]],
+        "tags": [[0.52, 0.48]],
+        "removed": [1],
+        "without": [0.58],
+    },
     "model": {"name": "din", "version": "1"},
     "request_id": "9f86d081884c7d65",
     "latency_ms": {"parse": 0.021, "queue": 0.04, "pack": 0.033, "infer": 0.61, "total": 0.79},

@@ -87,10 +87,43 @@ async def test_equal_candidates_rank_in_their_order(client: httpx.AsyncClient, g
 
 
 async def test_explain_returns_attention(client: httpx.AsyncClient, good: Body, expected: Expected) -> None:
-    """With explain every candidate brings a weight for each id and each tag of the history, and the same answer."""
+    """With explain every candidate brings a weight for each id and tag of the history, and the same answer as ever."""
+    response = await client.post("/score", json=good | {"explain": True})
+    answer = ScoreResponse.model_validate_json(response.content)
+    without = expected(good | {"history": {"ids": [12, 13], "tags": [1, 2]}})
+    assert answer.attention is not None
+    assert (answer.attention.candidates, answer.attention.removed) == ([0, 1, 2], [0, 0, 0])
+    assert (answer.attention.ids, answer.attention.tags) == ([[0.25] * 3] * 3, [[0.5] * 2] * 3)
+    assert answer.attention.without == pytest.approx(without, abs=1e-7)
+    assert answer.probabilities == pytest.approx(expected(good), abs=1e-7)
+
+
+async def test_explain_follows_the_ranking(client: httpx.AsyncClient, good: Body, expected: Expected) -> None:
+    """With top_k only what is ranked is explained, and where each id has a tag, that is removed with it."""
+    body = good | {"history": {"ids": [11, 12], "tags": [1, 2]}, "top_k": 2}
+    answer = (await client.post("/score", json=body | {"explain": True})).json()
+    without = expected(body | {"history": {"ids": [12], "tags": [2]}})
+    attention = answer["attention"]
+    assert attention["candidates"] == answer["ranking"]
+    assert attention["without"] == pytest.approx([without[index] for index in answer["ranking"]], abs=1e-7)
+
+
+async def test_history_without_ids_is_explained(client: httpx.AsyncClient, good: Body) -> None:
+    """Where there is no id there is none to remove."""
+    body = good | {"history": {"ids": [], "tags": [1, 2]}, "explain": True, "top_k": 1}
+    attention = (await client.post("/score", json=body)).json()["attention"]
+    assert (attention["ids"], attention["tags"]) == ([[]], [[0.5, 0.5]])
+    assert (attention["removed"], attention["without"]) == ([None], [None])
+
+
+async def test_explained_candidates_are_bounded(client: httpx.AsyncClient, app: Any, good: Body) -> None:
+    """Of more candidates than the setting allows, the first are explained, and all are scored."""
+    service = app.state.service
+    service.settings = service.settings.model_copy(update={"max_explained": 2})
     answer = (await client.post("/score", json=good | {"explain": True})).json()
-    assert answer["attention"] == {"ids": [[0.25] * 3] * 3, "tags": [[0.5] * 2] * 3}
-    assert answer["probabilities"] == pytest.approx(expected(good), abs=1e-7)
+    assert answer["attention"]["candidates"] == [0, 1]
+    assert len(answer["attention"]["ids"]) == len(answer["attention"]["without"]) == 2
+    assert len(answer["probabilities"]) == 3
 
 
 async def test_concurrent_requests_do_not_cross(client: httpx.AsyncClient, expected: Expected) -> None:

@@ -81,7 +81,7 @@ def write_catalog(path: Path) -> Path:
 
 @pytest.fixture
 def visit(browser: "Browser") -> Iterator[Visit]:
-    """Open a server's page and wait until it is complete: `visit(server, "#...", allowed=("422",), color_scheme="dark")`.
+    """Open a server's page and wait until it is complete: `visit(server, "#...", color_scheme="dark")`.
 
     At the end of the test no page may have logged anything to the console, failed a request, or called another server;
     `allowed` are words of what is expected all the same.

@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip("playwright", reason="no playwright")
 
-from playwright.sync_api import Request, Route, expect  # noqa: E402  not before it is known to be there
+from playwright.sync_api import Request, Route, expect
 
-from tests.browser import screen  # noqa: E402
-from tests.browser.conftest import Visit  # noqa: E402
-from tests.servers import Server  # noqa: E402
+from tests.browser import screen
+from tests.browser.conftest import Visit
+from tests.servers import Server
 
 LONGEST = 2**63 - 1
 
@@ -87,7 +87,7 @@ def test_copied_curl_gets_the_same_answer(visit: Visit, server: Server) -> None:
     page.get_by_role("button", name="Copy", exact=True).click()
     expect(page.locator("#copy")).to_have_text("Copied")
     command = page.evaluate("navigator.clipboard.readText()")
-    again = json.loads(subprocess.run(["sh", "-c", command], check=True, capture_output=True).stdout)
+    again = json.loads(subprocess.run(["sh", "-c", command], check=True, capture_output=True).stdout)  # noqa: S607
     assert (again["probabilities"], again["attention"]) == (answer["probabilities"], answer["attention"])
 
 
@@ -115,7 +115,11 @@ def test_quotes_survive_the_shell(visit: Visit, server: Server) -> None:
         pytest.param("#history=1:3,two:3&candidates=318:7", "history.ids[1]", "an integer", "id two", id="id"),
         pytest.param("#history=1:3&candidates=318:7,296:x", "candidates.tags[1]", "an integer", "id 296", id="tag"),
         pytest.param(
-            f"#history=1:3&candidates={LONGEST + 1}:7", "candidates.ids[0]", "64-bit", f"id {LONGEST + 1}", id="too-large"
+            f"#history=1:3&candidates={LONGEST + 1}:7",
+            "candidates.ids[0]",
+            "64-bit",
+            f"id {LONGEST + 1}",
+            id="too-large",
         ),
         pytest.param("#history=1:3&candidates=318", "candidates.tags", "as many tags as ids", None, id="lengths"),
     ],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from service.artifact import Feature, Features, Manifest
 from service.errors import InvalidRequest, MalformedJson
+from service.explain import Explanation
 from service.schema import Limits, decode, render, score_request
 
 LIMITS = Limits(max_candidates=100, max_history=100)
@@ -128,11 +129,18 @@ def test_probabilities_read_back_exactly(values: list[float]) -> None:
 def test_views_are_rendered() -> None:
     """Arrays that are parts of larger ones are written like any other."""
     whole = np.arange(12, dtype=np.float32).reshape(3, 4)
-    answer = orjson.loads(render(whole[:, 1], (whole[:, :2], whole.T), 2, {"name": "din"}, "id", {"total": 1.5}))
+    explanation = Explanation(np.array([2, 0]), whole[:, :2], whole.T, np.array([1, 0]), whole[:2, 1])
+    answer = orjson.loads(render(whole[:, 1], explanation, 2, {"name": "din"}, "id", {"total": 1.5}))
     assert answer == {
         "probabilities": [1.0, 5.0, 9.0],
         "ranking": [2, 1],
-        "attention": {"ids": whole[:, :2].tolist(), "tags": whole.T.tolist()},
+        "attention": {
+            "candidates": [2, 0],
+            "ids": whole[:, :2].tolist(),
+            "tags": whole.T.tolist(),
+            "removed": [1, 0],
+            "without": [1.0, 5.0],
+        },
         "model": {"name": "din"},
         "request_id": "id",
         "latency_ms": {"total": 1.5},

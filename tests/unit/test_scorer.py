@@ -31,6 +31,15 @@ class Attentive(FakeEngine):
         return self.run(batch), (of + ids).astype(np.float32), (of + tags).astype(np.float32)
 
 
+class Stuck(FakeEngine):
+    """Scores, and waits at its gate when it should explain."""
+
+    def explain(self, batch: BlockBatch) -> tuple[Floats, Floats, Floats]:
+        """Close the gate first."""
+        self.gate.clear()
+        return super().explain(batch)
+
+
 class Answering(FakeEngine):
     """Gives one answer to everything."""
 
@@ -168,9 +177,40 @@ async def test_explaining_and_plain_requests_do_not_mix(scorer: Scorer, served: 
 
 async def test_version_without_attention_refuses_to_explain(scorer: Scorer) -> None:
     """Asking for what the version cannot do is the caller's mistake, and names the field."""
+    engine = Mute()
     with pytest.raises(InvalidRequest) as caught:
-        await scorer.score(Served(MANIFEST, Mute(), 0.0, 0.0), draw(1, 1, 1), soon(), explain=True)
+        await scorer.explain(Served(MANIFEST, engine, 0.0, 0.0), draw(1, 1, 1), soon(), None, 50)
     assert caught.value.field == "explain"
+    assert engine.rows == []
+
+
+@pytest.mark.parametrize(("top_k", "most"), [(None, 50), (None, 13), (4, 50), (40, 12)])
+@pytest.mark.parametrize("executors", [1, 2])
+async def test_explanation_is_in_order(served: Served, top_k: int | None, most: int, executors: int) -> None:
+    """Explained candidates, split over batches or not, get their own weights and their own answer without an entry."""
+    scorer, sample = Scorer(Policy(10, 999), executors, lambda *_: None), draw(4, 4, 25)
+    await scorer.start()
+    scored, explanation = await scorer.explain(served, sample, soon(), top_k, most)
+    await scorer.stop(5)
+    alone = expected(sample)
+    ranking = sorted(range(25), key=lambda index: -alone[index])[:top_k] if top_k else list(range(25))
+    assert scored.probabilities.tolist() == pytest.approx(alone)
+    assert explanation.candidates.tolist() == ranking[:most]
+    assert explanation.ids[:, 0].tolist() == sample.target_id[ranking[:most]].tolist()
+    assert explanation.removed is not None
+    assert explanation.removed.tolist() == [3] * len(explanation.candidates)
+    assert explanation.without is not None
+    shorter = Sample(sample.seq_id[:3], sample.seq_tag[:3], sample.target_id, sample.target_tag)
+    assert explanation.without.tolist() == pytest.approx([expected(shorter)[index] for index in ranking[:most]])
+
+
+async def test_explanation_has_the_deadline_of_its_request(scorer: Scorer) -> None:
+    """A request whose time runs out while it is explained is told so, and nothing of it waits any more."""
+    engine = Stuck()
+    with pytest.raises(DeadlineExceeded):
+        await scorer.explain(Served(MANIFEST, engine, 0.0, 0.0), draw(2, 2, 3), time.monotonic() + 0.2, None, 50)
+    assert "0 waiting (0 rows)" in scorer.state
+    engine.gate.set()
 
 
 async def test_request_keeps_its_version(scorer: Scorer, served: Served, engine: FakeEngine) -> None:
