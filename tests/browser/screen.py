@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "history": {"ids": [1, 3114, 4886, 6377], "tags": [3, 3, 3, 3]},
     "candidates": {"ids": [8961, 296, 1258, 318], "tags": [2, 6, 12, 7]},
     "explain": True,
