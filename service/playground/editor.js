@@ -129,8 +129,7 @@ class Editor {
         "button",
         { type: "button", class: "name", "aria-label": wrong ? `${label}, ${this.wrong.message}` : label, title: `${name}${details && ` · ${details}`}`, onfocus: () => this.select(at) },
         name,
-        " ",
-        el("small", {}, details),
+        ...(title ? [] : [" ", el("small", {}, details)]),
       ),
       el("button", { type: "button", class: "remove", tabindex: "-1", "aria-label": `Remove ${name}`, onclick: () => this.remove(at) }, "×"),
     );

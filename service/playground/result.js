@@ -50,7 +50,7 @@ function rankRow(candidate, place, open) {
       onclick: () => toggle(candidate),
     },
     el("span", {}, String(place + 1)),
-    el("span", { class: "what" }, name, " ", el("small", {}, details)),
+    el("span", { class: "what" }, el("span", {}, name), " ", el("small", {}, details)),
     el("span", { class: "bar", "aria-hidden": "true" }, el("span", { "--share": `${100 * probability}%` })),
     el("span", { class: "value" }, probability.toFixed(4)),
     el("span", { class: "turn", "aria-hidden": "true" }),
@@ -101,7 +101,7 @@ function without(candidate, at) {
       `Without ${name}: `,
       el("b", {}, score.toFixed(4)),
       " ",
-      el("span", { class: change < 0 ? "down" : "up" }, `(${sign}${Math.abs(change).toFixed(4)})`),
+      el("span", {}, `(${sign}${Math.abs(change).toFixed(4)})`),
     ),
   ];
 }
@@ -111,12 +111,12 @@ function strip(column, weights, names) {
   if (!weights.length) return [];
   const kept = names.slice(names.length - weights.length);
   const most = Math.max(...weights);
-  const first = weights.indexOf(most);
+  const alone = weights.indexOf(most) === weights.lastIndexOf(most);
   const sum = weights.reduce((total, weight) => total + weight, 0);
   const cells = weights.map((weight, at) =>
     el(
       "li",
-      { class: at === first ? "most" : null, title: `${kept[at]}: ${weight}`, "data-weight": weight, "--heat": `${most > 0 ? (100 * Math.max(weight, 0)) / most : 0}%` },
+      { class: alone && weight === most ? "most" : null, title: `${kept[at]}: ${weight}`, "data-weight": weight, "--heat": `${most > 0 ? (100 * Math.max(weight, 0)) / most : 0}%` },
       el("b", {}, weight.toFixed(3)),
       el("span", {}, kept[at]),
     ),

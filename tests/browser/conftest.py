@@ -11,7 +11,7 @@ from tests import readme
 from tests.servers import Server, run_server
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Request
 
 MODEL_DIR = readme.ROOT / "model_artifacts" / "din"
 TOKEN = "a-token-of-the-browser"  # noqa: S105  good nowhere else
@@ -26,7 +26,7 @@ CATALOG = {
     318: (7, "Shawshank Redemption, The (1994)"),
     2**63 - 1: (5, 'Film "with" quotes, and <b>tags</b>'),
 }
-_QUIET = (
+QUIET = (
     "--no-sandbox",  # it runs as root in containers, and opens nothing but our page
     "--disable-gpu",
     "--disable-quic",
@@ -49,7 +49,7 @@ def browser() -> Iterator["Browser"]:
         pytest.skip("no chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(_QUIET))
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(QUIET))
         yield browser
         browser.close()
 
@@ -86,7 +86,8 @@ def visit(browser: "Browser") -> Iterator[Visit]:
     At the end of the test no page may have logged anything to the console, failed a request, or called another server;
     `allowed` are words of what is expected all the same.
     """
-    contexts, problems = [], []
+    contexts: list[BrowserContext] = []
+    problems: list[str] = []
 
     def open_page(
         server: Server, link: str = "", *, allowed: tuple[str, ...] = (), token: str | None = None, **options: Any
@@ -95,6 +96,10 @@ def visit(browser: "Browser") -> Iterator[Visit]:
             if not any(word in text for word in allowed):
                 problems.append(text)
 
+        def follow(request: "Request") -> None:
+            if not request.url.startswith((f"{server.url}/", "data:")):
+                note(f"left the server: {request.url}")
+
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         context.set_default_timeout(10_000)
         contexts.append(context)
@@ -102,7 +107,7 @@ def visit(browser: "Browser") -> Iterator[Visit]:
         page.on("console", lambda message: note(f"console {message.type}: {message.text}"))
         page.on("pageerror", lambda error: note(f"uncaught: {error}"))
         page.on("requestfailed", lambda request: note(f"failed: {request.url} {request.failure}"))
-        page.on("request", lambda request: request.url.startswith(f"{server.url}/") or note(f"left: {request.url}"))
+        page.on("request", follow)
         if token is not None:
             page.goto(server.url)
             page.get_by_label("Token").fill(token)
