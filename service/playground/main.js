@@ -87,9 +87,11 @@ async function randomExample() {
 
 /** Items of the catalog whose titles have some letters, chosen by chance. */
 async function randomItems() {
+  const letter = (of) => of[Math.floor(Math.random() * of.length)];
+  const queries = Array.from({ length: 8 }, () => letter("bcdfghlmnprstw") + letter("aeiou"));
   const found = new Map();
-  for (let tries = 0; tries < 12 && found.size < 60; tries++) {
-    const query = "eaoinrst"[Math.floor(Math.random() * 8)] + "aeioulrst"[Math.floor(Math.random() * 9)];
+  for (const query of [...queries, ..."aeiou"]) { // pairs for variety, single letters where the catalog is small
+    if (found.size >= 60) break;
     for (const item of await askCatalog({ query, limit: 50 })) found.set(item.id, { id: item.id, tag: "" });
   }
   return [...found.values()];

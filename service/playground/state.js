@@ -77,7 +77,8 @@ async function askCatalog(parameters, signal) {
 /** Learn the titles of what is asked, and drop the tags that the catalog has too. */
 async function nameItems() {
   const items = [...asked.history, ...asked.candidates];
-  const unknown = [...new Set(items.map((item) => item.id).filter((id) => id && !known.has(id)))];
+  const ids = new Set(items.map((item) => item.id));
+  const unknown = [...ids].filter((id) => id && !known.has(id) && isValid(id, server.dtypes.id));
   for (let at = 0; at < unknown.length; at += 100) await askCatalog({ ids: unknown.slice(at, at + 100).join(",") });
   for (const item of items) if (known.get(item.id)?.tag === item.tag) item.tag = "";
 }

@@ -6,6 +6,11 @@ function writeValue(value, dtype) {
   return dtype === "int64" && /^-?(0|[1-9]\d*)$/.test(value) ? value : JSON.stringify(value);
 }
 
+/** Whether the server would take a value: it refuses to look up ids of which one is none. */
+function isValid(value, dtype) {
+  return dtype !== "int64" || (/^-?\d{1,19}$/.test(value) && BigInt.asIntN(64, BigInt(value)) === BigInt(value));
+}
+
 function writeColumns({ ids, tags }, dtypes) {
   const write = (name, values, dtype) => `"${name}": [${values.map((each) => writeValue(each, dtype)).join(", ")}]`;
   const columns = [write("ids", ids, dtypes.id)];
