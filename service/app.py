@@ -16,7 +16,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service import __version__, admin, schema
+from service import __version__, admin, items, schema
+from service.catalog import make_catalog
 from service.config import Settings
 from service.connection import read_body, while_connected
 from service.errors import DeadlineExceeded, NotReady, Overloaded, RequestError
@@ -91,9 +92,12 @@ class Scoring:
         read_at = time.monotonic()
         if read_at >= deadline:
             raise DeadlineExceeded("the deadline passed before the request was parsed")
-        query = schema.decode(body, served.manifest, self.limits)
+        catalog = None if service.catalog is None else service.catalog.current
+        query = schema.decode(body, served.manifest, self.limits, catalog)
         self._gate.learn(query.sample.rows, len(body))
         service.metrics.history(truncated=query.truncated, empty=query.empty)
+        if query.unknown:
+            service.metrics.unknown_ids(query.unknown)
         parse_s = time.monotonic() - read_at
         explanation = None
         if query.explain:
@@ -104,7 +108,9 @@ class Scoring:
             scored = await while_connected(receive, service.scorer.score(served, query.sample, deadline))
         shadow = service.registry.shadow_of(call.request_id, served)
         if shadow is not None:
-            again = partial(schema.decode, body, shadow.manifest, self.limits)  # another version sees it otherwise
+            again = partial(
+                schema.decode, body, shadow.manifest, self.limits, catalog
+            )  # another version sees it otherwise
             service.shadow.offer(Copy(shadow, lambda: again().sample, scored.probabilities))
         return self._answer(call, query, scored, explanation, parse_s)
 
@@ -159,7 +165,7 @@ def create_app(
         fleet: the workers this process is one of, if it is not alone.
 
     Raises:
-        SettingsError: the tokens of the settings cannot be had.
+        SettingsError: the tokens or the catalog of the settings cannot be had.
     """
     if registry is None:
         registry = CollectorRegistry()
@@ -172,7 +178,10 @@ def create_app(
         loaded=lambda served: service.report(served),  # noqa: PLW0108  which does not exist yet
         refused=metrics.refused,
     )
-    service = Service(settings, metrics, versions, _make_scorer(settings, metrics), fleet)
+    catalog = make_catalog(settings)
+    if catalog is not None and catalog.current is not None:
+        metrics.catalog(len(catalog))
+    service = Service(settings, metrics, versions, _make_scorer(settings, metrics), fleet, catalog)
     gate = Gate(service.scorer, metrics, settings.deadline_ms, settings.max_candidates)
     scoring = Scoring(service, gate, make_tokens(settings, "token"))
 
@@ -210,8 +219,10 @@ def create_app(
         exception_handlers=dict.fromkeys((HTTPException, RequestError, ClientDisconnect, Exception), translate),
     )
     app.state.service = service
-    _add_score(app, scoring)
+    _add_score(app, scoring, catalog=catalog is not None)
     _add_pages(app, service, gate)
+    if catalog is not None:
+        items.add_route(app, catalog, scoring.tokens, STATUS)
     if settings.playground:
         _add_playground(app, Playground())
     if (admins := make_tokens(settings, "admin_token")) is not None:
@@ -230,7 +241,7 @@ def _make_scorer(settings: Settings, metrics: Metrics) -> Scorer:
     )
 
 
-def _add_score(app: FastAPI, scoring: Scoring) -> None:
+def _add_score(app: FastAPI, scoring: Scoring, *, catalog: bool) -> None:
     """Document POST /score, and answer it under the paths that `Edge` does not know, as below a root path."""
     bearer = HTTPBearer(scheme_name="score_token", auto_error=False)  # for the document: `scoring` asks for it
 
@@ -243,7 +254,7 @@ def _add_score(app: FastAPI, scoring: Scoring) -> None:
             200: {"content": {"application/json": {"example": schema.RESPONSE_EXAMPLE}}},
             **schema.error_responses(STATUS),
         },
-        openapi_extra=schema.score_request(scoring.limits),
+        openapi_extra=schema.score_request(scoring.limits, catalog=catalog),
     )
     async def score(request: Request) -> Response:
         """Answer the click probability of each candidate, given one user's history."""

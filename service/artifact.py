@@ -42,6 +42,7 @@ class Feature(_Frozen):
     buckets: int = Field(gt=0)
     dimension: int = Field(gt=0)
     max_history: int = Field(gt=0)
+    default: Int64 | str | None = None  # what an item takes of which nothing is known
 
 
 class Features(_Frozen):

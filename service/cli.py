@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from service import __version__, artifact, garbage
+from service.catalog import make_catalog
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
@@ -76,6 +77,7 @@ def serve(**flags: Any) -> None:
     if settings.workers == 1:
         _serve_alone(settings)
     else:
+        make_catalog(settings)  # a worker that cannot read it would be replaced for ever
         _serve_together(settings)
 
 

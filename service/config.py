@@ -121,6 +121,11 @@ class Settings(BaseSettings):
     )
     playground: bool = Field(default=True, description="whether GET / shows a page for trying the API in a browser")
 
+    catalog: Path | None = Field(
+        None,
+        description="file of the items, CSV or Parquet with columns id, tag, title; looked at every DIN_POLL_S",
+    )
+
     def describe(self) -> str:
         """One `name = value` line a setting, in the order of the class."""
         return "\n".join(f"{name} = {value}" for name, value in self)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from service import STARTED
+from service.catalog import CatalogFile, dtypes_of
 from service.config import Settings
 from service.errors import NotReady
 from service.loading import Served
@@ -26,13 +27,20 @@ class Service:
     """What lives as long as the server: the versions, the scorer, and whether they are ready."""
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, registry: Registry, scorer: Scorer, fleet: Fleet | None = None
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        registry: Registry,
+        scorer: Scorer,
+        fleet: Fleet | None = None,
+        catalog: CatalogFile | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.registry = registry
         self.scorer = scorer
         self.fleet = fleet
+        self.catalog = catalog
         self.draining = False
         self.shadow = Shadow(lambda: scorer.spare, metrics)
         self._started = time.monotonic()
@@ -99,7 +107,8 @@ class Service:
         if not self.scorer.alive:
             return "failed"
         complete = self.fleet is None or self.fleet.check()["ok"]
-        return "ok" if complete and not self.registry.problems else "degraded"
+        known = self.catalog is None or self.catalog.problem is None
+        return "ok" if complete and known and not self.registry.problems else "degraded"
 
     @property
     def started(self) -> bool:
@@ -115,6 +124,7 @@ class Service:
         """The body of the health routes."""
         served = self.registry.current
         workers = {"workers": self.fleet.check()} if self.fleet is not None else {}
+        catalog = {"catalog": self.catalog.check()} if self.catalog is not None else {}
         problems = self.registry.problems
         return {
             "status": self.status,
@@ -127,6 +137,7 @@ class Service:
                 "versions": {"ok": not problems, "detail": "; ".join(problems) or "as decided"},
                 "executors": {"ok": self.scorer.alive, "detail": self.scorer.state},
                 "accepting": {"ok": not self.draining, "detail": "draining" if self.draining else "yes"},
+                **catalog,
                 **workers,
             },
         }
@@ -134,18 +145,29 @@ class Service:
     async def _watch(self) -> None:
         """Load what should serve, then look for changes until stopped."""
         await self._settle(self.registry.start)
+        await self._settle(self._follow_catalog)
         self._tried.set()
         while not self._stopping.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._pause_s())
                 return
             await self._settle(self.registry.settle)
+            await self._settle(self._follow_catalog)
+
+    async def _follow_catalog(self) -> None:
+        """Read the catalog if it has changed, or the first version takes other types than the newest should have."""
+        served = self.registry.current
+        if self.catalog is None or served is None:
+            return
+        good = await asyncio.to_thread(self.catalog.refresh, dtypes_of(served.manifest))
+        if good is not None:
+            self.metrics.catalog(len(self.catalog) if good else None)
 
     async def _settle(self, settle: Callable[[], Awaitable[None]]) -> None:
         try:
             await settle()
         except Exception:
-            logger.exception("the versions could not be looked at")
+            logger.exception("the versions, or the catalog, could not be looked at")
         self._publish()
 
     def _pause_s(self) -> float | None:

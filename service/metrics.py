@@ -54,6 +54,9 @@ class Metrics:
         self._ready_s = self._gauge("din_ready_seconds")
         self._load_s = self._gauge("din_load_seconds")
         self._load_memory = self._gauge("din_load_memory_bytes")
+        self._catalog_items = self._gauge("din_catalog_items")
+        self._catalog_loads = self._counter("din_catalog_loads_total")
+        self._unknown_ids = self._counter("din_catalog_unknown_ids_total")
 
     @staticmethod
     def table() -> list[tuple[str, str, tuple[str, ...], str]]:
@@ -134,6 +137,16 @@ class Metrics:
         self._shadow.labels(outcome).inc()
         if outcome == "compared":
             self._by_version.differed(version, difference)
+
+    def catalog(self, items: int | None) -> None:
+        """The catalog was read and has as many items; None: its file is none."""
+        self._catalog_loads.labels("refused" if items is None else "loaded").inc()
+        if items is not None:
+            self._catalog_items.set(items)
+
+    def unknown_ids(self, number: int) -> None:
+        """So many ids of a request have no tag in the catalog."""
+        self._unknown_ids.inc(number)
 
     def batch(self, engine: str, rows: int, requests: int, padding: float, compilations: int) -> None:
         """An engine ran a batch, and compiled as many programs first."""

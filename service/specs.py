@@ -211,6 +211,25 @@ SPECS = (
         "when the shadow has run it. The last 8 versions are kept.",
         DIFFERENCE_BUCKETS,
     ),
+    Spec(
+        "din_catalog_items",
+        "gauge",
+        (),
+        "Items in the catalog; 0 without one. Set when it has been read.",
+    ),
+    Spec(
+        "din_catalog_loads_total",
+        "counter",
+        ("result",),
+        "Times that the catalog was read: loaded, or refused because its file was no catalog; the log and GET /health "
+        "have the reason. Counted when that is known.",
+    ),
+    Spec(
+        "din_catalog_unknown_ids_total",
+        "counter",
+        (),
+        "Ids whose tag was left out of a request, and that the catalog does not have either. Counted when parsed.",
+    ),
 )
 SPEC = {spec.name: spec for spec in SPECS}
 
@@ -224,4 +243,5 @@ MODES: dict[str, Literal["livesum", "livemax"]] = {
     "din_ready_seconds": "livemax",
     "din_load_seconds": "livemax",
     "din_load_memory_bytes": "livesum",
+    "din_catalog_items": "livemax",
 }

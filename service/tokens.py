@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 from service.config import Settings
 from service.errors import SettingsError, Unauthorized
+from service.inputs import stamp
 
 Kind: TypeAlias = Literal["token", "admin_token"]
 
@@ -56,7 +57,7 @@ class TokenFile:
         Raises:
             SettingsError: it cannot be read, holds no token, or one that breaks the `RULE`.
         """
-        self._stamp = _stamp(self._path)
+        self._stamp = stamp(self._path)
         contents = _read(self._path)
         if contents.problem is not None:
             raise SettingsError(f"{self._label}: {contents.problem}")
@@ -64,10 +65,10 @@ class TokenFile:
 
     def refresh(self) -> None:
         """Read it again if it has changed; if it has gone bad, keep the last good tokens and say so, once."""
-        stamp = _stamp(self._path)
-        if stamp is not None and stamp == self._stamp:
+        found = stamp(self._path)
+        if found is not None and found == self._stamp:
             return
-        self._stamp = stamp
+        self._stamp = found
         contents = _read(self._path)
         if contents.problem is not None and contents.problem != self._problem:
             rest = "the others are valid" if contents.digests else "the tokens that were valid still are"
@@ -165,15 +166,6 @@ def _said(content: bytes) -> list[tuple[int, bytes]]:
 
 def _digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What changes with a file's content, permissions or place; None: it cannot be seen."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _read(path: Path) -> _Contents:

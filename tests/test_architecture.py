@@ -48,6 +48,8 @@ SERVER = frozenset(
         "operate",
         "cli",
         "explain",
+        "catalog",
+        "items",
         "__main__",
     }
 )
@@ -57,12 +59,14 @@ SERVER = frozenset(
 # is what lies inside the folder, the Engine protocol excepted.
 MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "errors": HTTP,
+    "inputs": HTTP | {"asyncio", "numpy", "polars", "config"},
     "config": HTTP,
     "tokens": HTTP | {"asyncio"},
     "tls": HTTP | {"asyncio"},
     "batch": HTTP | {"time", "asyncio", "concurrent", "threading", "config"},
     "explain": HTTP | {"time", "asyncio", "threading", "config", "pydantic"},
     "artifact": HTTP | {"config"},
+    "catalog": HTTP | {"asyncio", "batch", "numpy", "pydantic", "prometheus_client"},
     "release": HTTP | {"time", "threading", "artifact", "batch", "config", "numpy"},
     "admission": HTTP | {"time", "asyncio", "threading", "artifact", "batch", "config", "numpy"},
     "batcher": HTTP | {"artifact", "batch", "config", "numpy", "pydantic", "prometheus_client"},
@@ -99,6 +103,7 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "workers": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
     "shadow": HTTP | {"pydantic", "prometheus_client", "registry", "scorer"},
     "life": HTTP | {"batch", "batcher", "engine.", "schema"},
+    "items": frozenset({"numpy", "artifact", "batch", "batcher", "engine", "registry", "scorer", "metrics"}),
     "admin": frozenset({"numpy", "batch", "batcher", "engine", "scorer", "metrics"}),
     "app": frozenset({"numpy", "batch", "engine."}),
     "client": frozenset({"fastapi", "starlette", "uvicorn", "batcher", "engine", "registry", "scorer", "app"}),

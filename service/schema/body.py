@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from service.artifact import Manifest, to_array, to_sample
 from service.batch import Floats, Sample
+from service.catalog import Catalog, default_tag
 from service.errors import InvalidRequest, MalformedJson
 from service.explain import Explanation, rank
 from service.rollout import Rollout
-from service.schema.wire import ModelResponse, ScoreRequest
+from service.schema.wire import ItemRequest, ModelResponse, ScoreRequest
 
 _LONGEST_FIELD = 100  # characters of a client's own field name that are repeated to it
 _MOST_PROBLEMS = 20  # beyond, only unknown fields can be the cause, and building pydantic's list would take 100 ms
@@ -44,6 +45,7 @@ class Query:
     explain: bool
     truncated: bool  # the model keeps only the newest of the history
     empty: bool  # there is no history at all
+    unknown: int = 0  # ids whose tag was looked up in vain
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +56,20 @@ class Limits:
     max_history: int
 
 
-def decode(body: bytes, manifest: Manifest, limits: Limits) -> Query:
-    """Check a body against the wire model, the limits and the manifest's dtypes.
+def decode(body: bytes, manifest: Manifest, limits: Limits, catalog: Catalog | None = None) -> Query:
+    """Check a body against the wire model, the limits and the manifest's dtypes; with a catalog, tags may be left out.
 
     Raises:
         MalformedJson: it is not JSON.
         InvalidRequest: it is JSON of another shape, type or range; `field` names the place.
     """
     features = manifest.features
-    request = _validate(body, features.id.dtype, features.tag.dtype)
+    if catalog is not None and not catalog.fits(manifest):  # it is read again soon
+        catalog = None
+    models = _MODELS if catalog is None else _ITEM_MODELS
+    request = _validate(body, models[features.id.dtype, features.tag.dtype], manifest)
     _check_lengths(request, limits)
+    unknown = 0 if catalog is None else _look_up(request, catalog, manifest)
     history, candidates = request.history, request.candidates
     truncated = len(history.ids) > features.id.max_history or len(history.tags) > features.tag.max_history
     try:
@@ -73,7 +79,7 @@ def decode(body: bytes, manifest: Manifest, limits: Limits) -> Query:
         sample = to_sample(manifest, (history.ids, history.tags), (candidates.ids, candidates.tags))
     except OverflowError:
         _refuse_beyond_int64(request)
-    return Query(sample, request.top_k, request.explain, truncated, not (history.ids or history.tags))
+    return Query(sample, request.top_k, request.explain, truncated, not (history.ids or history.tags), unknown)
 
 
 def render(
@@ -134,15 +140,22 @@ _MODELS: dict[tuple[str, str], type[ScoreRequest[Any, Any]]] = {
     ("string", "string"): ScoreRequest[str, str],
 }
 
+_ITEM_MODELS: dict[tuple[str, str], type[ScoreRequest[Any, Any]]] = {
+    ("int64", "int64"): ItemRequest[int, int],
+    ("int64", "string"): ItemRequest[int, str],
+    ("string", "int64"): ItemRequest[str, int],
+    ("string", "string"): ItemRequest[str, str],
+}
 
-def _validate(body: bytes, id_dtype: str, tag_dtype: str) -> ScoreRequest[Any, Any]:
+
+def _validate(body: bytes, model: type[ScoreRequest[Any, Any]], manifest: Manifest) -> ScoreRequest[Any, Any]:
     try:
-        request = _MODELS[id_dtype, tag_dtype].model_validate_json(body)
+        request = model.model_validate_json(body)
     except ValidationError as error:
         _refuse_invalid(error)
     # pydantic keeps the last of repeated names. Every name and every string brings two quotes, so a count tells at
     # once that none is repeated; only escaped quotes inside strings need the slower look as well.
-    if body.count(b'"') > 2 * (_names(request) + _strings(request, id_dtype, tag_dtype)):
+    if body.count(b'"') > 2 * (_names(request) + _strings(request, manifest)):
         repeated = next(_repeated(json.loads(body, object_pairs_hook=_Pairs), ""), None)
         if repeated is not None:
             raise InvalidRequest("this field appears more than once", repeated)
@@ -150,14 +163,14 @@ def _validate(body: bytes, id_dtype: str, tag_dtype: str) -> ScoreRequest[Any, A
 
 
 def _names(request: ScoreRequest[Any, Any]) -> int:
-    """How many object members a body without repetitions had: two columns twice, and the top level's."""
-    return 4 + len(request.model_fields_set)
+    """How many object members a body without repetitions had."""
+    return sum([len(each.model_fields_set) for each in (request, request.history, request.candidates)])
 
 
-def _strings(request: ScoreRequest[Any, Any], id_dtype: str, tag_dtype: str) -> int:
-    history, candidates = request.history, request.candidates
-    ids = len(history.ids) + len(candidates.ids) if id_dtype == "string" else 0
-    return ids + (len(history.tags) + len(candidates.tags) if tag_dtype == "string" else 0)
+def _strings(request: ScoreRequest[Any, Any], manifest: Manifest) -> int:
+    history, candidates, features = request.history, request.candidates, manifest.features
+    ids = len(history.ids) + len(candidates.ids) if features.id.dtype == "string" else 0
+    return ids + (len(history.tags) + len(candidates.tags) if features.tag.dtype == "string" else 0)
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -181,11 +194,21 @@ def _check_lengths(request: ScoreRequest[Any, Any], limits: Limits) -> None:
         raise InvalidRequest("at least one candidate is required", "candidates.ids")
     if len(candidates.ids) > limits.max_candidates:
         raise InvalidRequest(f"at most {limits.max_candidates} candidates are accepted", "candidates.ids")
-    if len(candidates.tags) != len(candidates.ids):
+    if len(candidates.tags) != len(candidates.ids) and "tags" in candidates.model_fields_set:
         raise InvalidRequest("there must be as many tags as ids", "candidates.tags")
     for name, column in (("ids", history.ids), ("tags", history.tags)):
         if len(column) > limits.max_history:
             raise InvalidRequest(f"at most {limits.max_history} are accepted", f"history.{name}")
+
+
+def _look_up(request: ScoreRequest[Any, Any], catalog: Catalog, manifest: Manifest) -> int:
+    """Put in the tags that were left out; returns how many ids have none."""
+    unknown = 0
+    for part in (request.history, request.candidates):
+        if "tags" not in part.model_fields_set:
+            part.tags, missing = catalog.find_tags(part.ids, default_tag(manifest))
+            unknown += missing
+    return unknown
 
 
 def _refuse_invalid(error: ValidationError) -> NoReturn:

@@ -4,7 +4,14 @@ from typing import Any
 
 from service.errors import RequestError
 from service.schema.body import Limits
-from service.schema.wire import REQUEST_EXAMPLE, RESPONSE_EXAMPLE, ErrorResponse, HealthResponse, ScoreRequest
+from service.schema.wire import (
+    REQUEST_EXAMPLE,
+    RESPONSE_EXAMPLE,
+    ErrorResponse,
+    HealthResponse,
+    ItemRequest,
+    ScoreRequest,
+)
 
 _DEADLINE = {
     "name": "X-Deadline-Ms",
@@ -19,15 +26,16 @@ _HEADERS = {401: _REQUEST_ID | _BEARER, 503: _REQUEST_ID | _RETRY}
 _INT64 = {"minimum": -(2**63), "maximum": 2**63 - 1}
 
 
-def score_request(limits: Limits) -> dict[str, Any]:
-    """The OpenAPI operation of POST /score, as far as it is about what comes in."""
-    content = {"application/json": {"schema": _request_schema(limits), "example": REQUEST_EXAMPLE}}
+def score_request(limits: Limits, *, catalog: bool = False) -> dict[str, Any]:
+    """The OpenAPI operation of POST /score, as far as it is about what comes in, with a catalog or without."""
+    model = ItemRequest[int | str, int | str] if catalog else ScoreRequest[int | str, int | str]
+    content = {"application/json": {"schema": _request_schema(model, limits), "example": REQUEST_EXAMPLE}}
     return {"requestBody": {"required": True, "content": content}, "parameters": [_DEADLINE]}
 
 
-def _request_schema(limits: Limits) -> dict[str, Any]:
+def _request_schema(model: type[ScoreRequest[Any, Any]], limits: Limits) -> dict[str, Any]:
     """JSON schema of the body of POST /score, without references."""
-    schema = ScoreRequest[int | str, int | str].model_json_schema()
+    schema = model.model_json_schema()
     (columns,) = schema.pop("$defs").values()
     columns["title"], schema["title"] = "Columns", "ScoreRequest"
     for name, bounds in (

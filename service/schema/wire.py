@@ -22,6 +22,15 @@ class Columns(_Wire, Generic[IdT, TagT]):
     tags: Annotated[list[TagT], FailFast()] = Field(description="int64, or strings where GET /model says so")
 
 
+class ItemColumns(Columns[IdT, TagT], Generic[IdT, TagT]):
+    """Ids, and tags if they are not those of the catalog."""
+
+    tags: Annotated[list[TagT], FailFast()] = Field(
+        default_factory=list,
+        description="int64, or strings where GET /model says so; left out, they are looked up by id in the catalog",
+    )
+
+
 class ScoreRequest(_Wire, Generic[IdT, TagT]):
     """One user's history and the candidates to score against it."""
 
@@ -35,6 +44,17 @@ class ScoreRequest(_Wire, Generic[IdT, TagT]):
     explain: bool = Field(
         default=False,
         description="whether to return the attention paid to the history, and scores without the most attended entry",
+    )
+
+
+class ItemRequest(ScoreRequest[IdT, TagT], Generic[IdT, TagT]):
+    """The same where there is a catalog, so that ids may come alone."""
+
+    history: ItemColumns[IdT, TagT] = Field(
+        description="what the user did, oldest first; the two columns may differ in length, and be empty"
+    )
+    candidates: ItemColumns[IdT, TagT] = Field(
+        description="the items to score, at least one; a tag for each id, or none"
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from service import inputs
 from service.batch import Ids
 from service.errors import DataError
 from service.training import Samples, files
@@ -72,7 +73,7 @@ def interactions(path: Path) -> Events:
         DataError: naming file, line (Parquet: row) and column.
     """
     parquet = path.suffix == ".parquet"
-    present = files.parquet_columns(path) if parquet else files.header(path)
+    present = files.parquet_columns(path) if parquet else inputs.header(path)
     labelled = "label" in present
     if parquet:
         frame = files.read_parquet(path, [*INTERACTION, "label"] if labelled else INTERACTION)

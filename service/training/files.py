@@ -4,48 +4,23 @@ Polars reads at full speed but says little of a fault, and takes a missing field
 file or leaves a null, the file is walked a second time with the standard library to name the first fault.
 """
 
-import csv
-import gzip
 import math
 import re
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeAlias, cast
+from typing import TypeAlias
 
 import polars as pl
 from tqdm import tqdm
 
 from service.errors import DataError
+from service.inputs import header, records, require
 
 Kind: TypeAlias = type[pl.Int64] | type[pl.Float64] | type[pl.String]
 
 _NUMBER: dict[Kind, re.Pattern[str]] = {pl.Int64: re.compile(r"\s*[+-]?\d+\s*"), pl.Float64: re.compile(r"[^_]+")}
 # Decimal text that comes back the same from an int64: "007" and "+7" are names, not numbers, and would hash otherwise.
 _CANONICAL = r"^(0|-?[1-9][0-9]{0,18})$"
-
-
-def header(path: Path) -> list[str]:
-    """Column names of a CSV file, `.gz` or not.
-
-    Raises:
-        DataError: missing, unreadable, empty, or with two columns of one name.
-    """
-    names = next((record for _, record in _records(path)), None)
-    if names is None:
-        raise DataError(f"{path.name}: is empty")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{path.name}: line 1, column {twice}: appears twice in the header")
-    return names
-
-
-def require(path: Path, present: Sequence[str], needed: Sequence[str]) -> None:
-    """Raise DataError naming what of the `needed` columns is not `present`."""
-    missing = [name for name in needed if name not in present]
-    if missing:
-        word = "column" if len(missing) == 1 else "columns"
-        raise DataError(f"{path.name}: has no {word} {', '.join(missing)}; its columns are {', '.join(present)}")
 
 
 def read_csv(path: Path, kinds: Mapping[str, Kind]) -> pl.DataFrame:
@@ -131,48 +106,16 @@ def _has_gaps(frame: pl.DataFrame) -> bool:
     )
 
 
-def _open(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """Decode line by line, so that a bad byte is found on its own line and not a buffer away."""
-    with _open(path) as file:
-        for number, line in enumerate(file):
-            yield line.decode("utf-8" if number else "utf-8-sig")
-
-
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Records of a CSV file, header included and blank lines not, each with the number of its first line."""
-    reader = csv.reader(_lines(path), strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            record = next(reader)
-        except StopIteration:
-            return
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path.name}: line {reader.line_num + 1}: is not UTF-8") from error
-        except csv.Error as error:
-            raise DataError(f"{path.name}: line {line}: is not valid CSV: {error}") from error
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(f"{path.name}: line {line}: is not a whole gzip file: {error}") from error
-        except OSError as error:
-            raise DataError(f"{path.name}: cannot be read: {error.strerror}") from error
-        if record:
-            yield line, record
-
-
 def _line(path: Path, row: int) -> int:
     """Line on which data row `row` (from 0) starts."""
-    return next(line for number, (line, _) in enumerate(_records(path), -1) if number == row)
+    return next(line for number, (line, _) in enumerate(records(path), -1) if number == row)
 
 
 def _first_fault(path: Path, names: list[str], kinds: Mapping[str, Kind]) -> DataError | None:
     wanted = [(names.index(name), name, kind) for name, kind in kinds.items()]
-    records = _records(path)
-    next(records)  # the header
-    for line, record in tqdm(records, desc=f"looking for the fault in {path.name}", unit=" lines", disable=None):
+    lines = records(path)
+    next(lines)  # the header
+    for line, record in tqdm(lines, desc=f"looking for the fault in {path.name}", unit=" lines", disable=None):
         if len(record) != len(names):
             return DataError(f"{path.name}: line {line}: has {len(record)} fields, the header has {len(names)}")
         for index, name, kind in wanted:

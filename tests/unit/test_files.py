@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from service.errors import DataError
+from service.inputs import header
 from service.training import files
 
 KINDS: dict[str, files.Kind] = {"user": pl.Int64, "rating": pl.Float64, "name": pl.String}
@@ -94,7 +95,7 @@ def test_read_csv_refuses_broken_gzip(tmp_path: Path, keep: slice, message: str)
 def test_header_of_folder(tmp_path: Path) -> None:
     """What cannot be opened is refused with the system's reason."""
     with pytest.raises(DataError, match="cannot be read: Is a directory"):
-        files.header(tmp_path)
+        header(tmp_path)
 
 
 def test_read_parquet_names_null(tmp_path: Path) -> None:
