@@ -91,7 +91,7 @@ function without(candidate, at) {
   const { attention, probabilities } = result.answer;
   const [removed, score] = [attention.removed?.[at] ?? null, attention.without?.[at] ?? null];
   if (removed === null || score === null) return [];
-  const change = score - probabilities[candidate];
+  const change = score.toFixed(4) - probabilities[candidate].toFixed(4); // of what stands there
   const sign = change < 0 ? "−" : "+";
   const name = result.names.ids[result.names.ids.length - attention.ids[at].length + removed];
   return [

@@ -5,9 +5,11 @@ They show the committed version, with the titles of a catalog that `dinserve cat
 
 import argparse
 import shutil
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from tests import readme
@@ -17,7 +19,7 @@ from tests.servers import Server, run_server
 
 FOLDER = readme.ROOT / "service" / "playground"
 FILMS = "#history=1:3,3114:3,4886:3,6377:3,1270:3,1210:2,2571:2,260:2&candidates="
-LIKED = FILMS + "8961:2,296:6,1258:12,318:7,2355:3,1196:2,5349:2,593:6"
+LIKED = FILMS + "8961:2,296:6,1258:12,318:7,2355:3,1196:2,5349:2,593:7"
 REFUSED = FILMS + "8961:2,2.5:6,318:7"
 CALLS = 24  # so that there is a line to see
 
@@ -26,10 +28,12 @@ def main() -> None:
     """Write them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--catalog", type=Path, required=True, help="as DIN_CATALOG")
-    catalog = parser.parse_args().catalog.resolve()
+    parser.add_argument("--port", type=int, default=8000, help="which the pictures show")
+    arguments = parser.parse_args()
+    catalog, port = arguments.catalog.resolve(), arguments.port
     with TemporaryDirectory() as folder, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(QUIET))
-        with run_server(Path(folder, "server.log"), MODEL_DIR, catalog=catalog, port=8000) as server:
+        with run_server(Path(folder, "server.log"), MODEL_DIR, catalog=catalog, port=port) as server:
             take(browser, server, LIKED, "light")
             take(browser, server, REFUSED, "dark")
         browser.close()
@@ -51,7 +55,8 @@ def take(browser: Browser, server: Server, link: str, scheme: str) -> None:
     page.locator("#ranking").evaluate(
         "(ranking) => Promise.all(ranking.getAnimations({subtree: true}).map((each) => each.finished))"
     )
-    page.screenshot(path=FOLDER / f"{scheme}.png", full_page=True)
+    picture = Image.open(BytesIO(page.screenshot(full_page=True)))
+    picture.convert("RGB").quantize(256).save(FOLDER / f"{scheme}.png", optimize=True)
     page.close()
 
 

@@ -51,7 +51,7 @@ def test_candidate_is_explained(visit: Visit, server: Server) -> None:
     at = answer["attention"]["removed"][0]
     history = {name: [*column[:at], *column[at + 1 :]] for name, column in screen.EXAMPLE["history"].items()}
     expected = server.score({**screen.EXAMPLE, "history": history}).json()["probabilities"][0]
-    removed, change = screen.EXAMPLE["history"]["ids"][at], expected - answer["probabilities"][0]
+    removed, change = screen.EXAMPLE["history"]["ids"][at], round(expected, 4) - round(answer["probabilities"][0], 4)
     sign = "−" if change < 0 else "+"  # noqa: RUF001  a minus
     line = f"Without id {removed}: {expected:.4f} ({sign}{abs(change):.4f})"
     expect(page.locator("#explanation .without")).to_have_text(line)
@@ -231,6 +231,19 @@ def test_link_shares_an_example(visit: Visit, server: Server) -> None:
 def test_broken_link_shows_the_example(visit: Visit, server: Server) -> None:
     """What is no link of the page's own is ignored."""
     assert screen.request(visit(server, "#history=%&candidates=%zz")) == screen.EXAMPLE
+
+
+def test_page_works_below_a_root_path(visit: Visit, server: Server) -> None:
+    """Behind a proxy that takes a prefix away, the page calls nothing outside that prefix."""
+    page, called = visit(server), set()
+    page.route("**/ctr/**", lambda route: route.continue_(url=route.request.url.replace("/ctr/", "/")))
+    page.on("request", lambda request: called.add(request.url.removeprefix(server.url)))
+    page.goto(f"{server.url}/ctr/")
+    page.locator("html[data-ready]").wait_for()
+    screen.score(page)
+    expected = {f"/ctr/{name}" for name in ("", "health", "model", "openapi.json", "score")}
+    assert {path for path in called if not path.startswith("data:")} == expected
+    assert f"'{server.url}/ctr/score'" in screen.text(page, "curl")
 
 
 def test_latency_adds_up(visit: Visit, server: Server) -> None:
