@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from reprlib import repr as shortened
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
@@ -76,12 +77,12 @@ class Catalog:
         return self.dtypes == dtypes_of(manifest)
 
     def find_tags(self, ids: Sequence[Value], default: Value) -> tuple[list[Value], int]:
-        """The tag of each id, `default` where it is unknown, and how many are unknown; 500 ids take 10 us."""
+        """The tag of each id, `default` where it is unknown, and how many are unknown; 500 ids take 15 us."""
         tags = self._tags
         try:
             return list(map(tags.__getitem__, ids)), 0
         except KeyError:
-            return [tags.get(each, default) for each in ids], sum(each not in tags for each in ids)
+            return list(map(tags.get, ids, repeat(default))), len(ids) - sum(map(tags.__contains__, ids))
 
     def find(self, ids: Iterable[Value]) -> list[Item]:
         """The known ones of some items, in that order."""
@@ -137,7 +138,7 @@ class CatalogFile:
 
     def check(self) -> dict[str, bool | str]:
         """An entry for the health routes."""
-        return {"ok": self.problem is None, "detail": self.problem or f"{len(self)} items"}
+        return {"ok": self.problem is None, "detail": self.problem or f"items: {len(self)}"}
 
     def read(self, dtypes: tuple[str, str]) -> None:
         """Read it.

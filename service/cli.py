@@ -3,6 +3,7 @@
 import http
 import json
 import logging
+import os
 import re
 import sys
 import tempfile
@@ -73,11 +74,11 @@ def serve(**flags: Any) -> None:
     click.echo(f"dinserve {__version__}\n{settings.describe()}", err=True)
     check_tokens(settings)
     check_tls(settings)
+    make_catalog(settings)  # read again by whoever serves; a worker that cannot would be replaced for ever
     _start_logging(settings)
     if settings.workers == 1:
         _serve_alone(settings)
     else:
-        make_catalog(settings)  # a worker that cannot read it would be replaced for ever
         _serve_together(settings)
 
 
@@ -198,6 +199,25 @@ def train(data: Path, out: Path, seed: int, **recipe: Any) -> None:
         click.echo(f"{name:12}{each.auc:8.4f}{each.gauc:8.4f}{each.logloss:9.4f}")
     folder = export(trained.din, out, known_items(split.known), Origin(trained.training, trained.metrics))
     click.echo(f"exported {folder}")
+
+
+@main.command()
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="MovieLens folder")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="file for DIN_CATALOG, .csv or .parquet")
+def catalog(data: Path, out: Path) -> None:
+    """Write the items of DATA as a catalog, with the tags that training on it uses."""
+    from service.training.events import movies
+
+    if out.suffix not in {".csv", ".parquet"}:
+        raise click.BadParameter("is neither .csv nor .parquet", param_hint="--out")
+    items = movies(data)
+    aside = out.with_name(f".{out.name}.{os.getpid()}")  # a server may follow the file
+    try:
+        (items.write_parquet if out.suffix == ".parquet" else items.write_csv)(aside)
+        aside.replace(out)
+    finally:
+        aside.unlink(missing_ok=True)
+    click.echo(f"{len(items)} items in {out}")
 
 
 @main.command()

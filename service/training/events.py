@@ -63,6 +63,18 @@ def movielens(folder: Path) -> Events:
     )
 
 
+def movies(folder: Path) -> pl.DataFrame:
+    """Columns id, tag and title of each movie of a MovieLens folder, with the tags that `movielens` gives them.
+
+    Raises:
+        DataError: naming file, line and column.
+    """
+    path = _either(folder, "movies.csv")
+    titles = files.read_csv(path, {"movieId": pl.Int64, "title": pl.String})
+    tagged = titles.join(_genres(path)[0], on="movieId", maintain_order="left")
+    return tagged.select(id="movieId", tag=pl.col("tag") + 1, title="title")
+
+
 def interactions(path: Path) -> Events:
     """Read a CSV or Parquet file with columns user, item, tag, timestamp and optionally label.
 

@@ -116,6 +116,18 @@ async def test_openapi_documents_body_and_answer(client: httpx.AsyncClient) -> N
     assert not re.search(r"\$defs|Union", str(document))
 
 
+async def test_without_a_catalog_there_is_none(client: httpx.AsyncClient, good: dict[str, Any]) -> None:
+    """Tags are required, as the document says, there is nothing to search, and health does not speak of it."""
+    paths = (await client.get("/openapi.json")).json()["paths"]
+    body = paths["/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert [body[name]["required"] for name in ("history", "candidates")] == [["ids", "tags"]] * 2
+    error = (await client.post("/score", json=good | {"candidates": {"ids": [21]}})).json()["error"]
+    assert (error["message"], error["field"]) == ("this field is required", "candidates.tags")
+    response = await client.get("/catalog?query=toy")
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+    assert "catalog" not in (await client.get("/health")).json()["checks"]
+
+
 async def test_docs_page_is_there(client: httpx.AsyncClient) -> None:
     """GET /docs shows the document."""
     response = await client.get("/docs")

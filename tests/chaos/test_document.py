@@ -15,7 +15,8 @@ LONGEST_S = 120
 
 def test_server_is_as_documented(start_server: StartServer, model_dir: Path, tmp_path: Path) -> None:
     """Schemathesis, with every check and phase, finds no answer that the document lacks, and the server scores on."""
-    with start_server(model_dir, admin_token=ADMIN) as server:
+    (tmp_path / "items.csv").write_text("id,tag,title\n" + "".join(f"{n},{n % 7},Item {n}\n" for n in range(500)))
+    with start_server(model_dir, admin_token=ADMIN, catalog=tmp_path / "items.csv") as server:
         document = f"{server.url}/openapi.json"
         options = ["--checks", "all", "--phases", "examples,coverage,fuzzing,stateful", "--continue-on-failure"]
         bounds = ["--max-examples", str(EXAMPLES), "--generation-database", "none", "--no-color"]

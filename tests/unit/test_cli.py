@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 import service
 from service import artifact, cli
 from service.batch import BlockBatch, Floats
+from service.catalog import Item, read_catalog
 from service.cli import main
 from service.config import Settings
 from tests.fakes import FakeEngine, write_version
@@ -242,6 +243,42 @@ def test_train_refuses_nothing_of_something(tmp_path: Path, option: str) -> None
     done = run("train", "--data", tmp_path, "--out", tmp_path, option, 0)
     assert done.exit_code == 2
     assert option in done.stderr
+
+
+@pytest.mark.parametrize("name", ["items.csv", "items.parquet"])
+def test_catalog_is_written(tmp_path: Path, name: str) -> None:
+    """A MovieLens folder's items become a file that the server reads, in the place of the one before."""
+    (tmp_path / "movies.csv").write_text('movieId,title,genres\n10,"A, or B",Drama|Action\n20,C,Action\n')
+    (tmp_path / name).write_text("old")
+    done = run("catalog", "--data", tmp_path, "--out", tmp_path / name)
+    assert done.stdout == f"2 items in {tmp_path / name}\n"
+    catalog = read_catalog(tmp_path / name, ("int64", "int64"))
+    assert catalog.find([20, 10]) == [Item(20, 1, "C"), Item(10, 2, "A, or B")]
+    assert {path.name for path in tmp_path.iterdir()} == {"movies.csv", name}
+
+
+def test_catalog_refuses_what_it_cannot_write(tmp_path: Path) -> None:
+    """A folder that is no MovieLens one, a file of another kind and a place that is not there are refused by name."""
+    done = run("catalog", "--data", tmp_path, "--out", tmp_path / "items.csv")
+    assert (done.exit_code, "neither movies.csv nor movies.csv.gz" in done.stderr) == (1, True)
+    done = run("catalog", "--data", tmp_path, "--out", tmp_path / "items.txt")
+    assert (done.exit_code, "--out: is neither .csv nor .parquet" in done.stderr) == (2, True)
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n10,A,Drama\n")
+    done = run("catalog", "--data", tmp_path, "--out", tmp_path / "missing" / "items.csv")
+    assert (done.exit_code, "No such file" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_catalog_stops_the_start(tmp_path: Path, workers: int) -> None:
+    """A catalog that cannot be read ends the command with status 2 and its place, before anything listens."""
+    write_version(tmp_path / "din")
+    (tmp_path / "items.csv").write_text("id,tag\n1,2\nx,3\n")
+    options = ["--model-dir", tmp_path / "din", "--catalog", tmp_path / "items.csv", "--port", 0, "--workers", workers]
+    done = run("serve", *options)
+    assert done.exit_code == 2
+    assert done.stderr.endswith(
+        f"Error: DIN_CATALOG = {tmp_path / 'items.csv'}: items.csv: line 3, column id: 'x' is not an integer\n"
+    )
 
 
 def test_garbage_collection_leaves_imports_alone() -> None:

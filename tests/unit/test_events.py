@@ -54,6 +54,16 @@ def test_movielens_numbers_first_genres(tmp_path: Path) -> None:
     assert not read.impressions
 
 
+def test_movies_have_the_tags_of_training(tmp_path: Path) -> None:
+    """Each movie, rated or not, has its title and the tag that its events have."""
+    read = _movielens(tmp_path, "7,40,4.0,1\n7,10,3.5,2\n5,20,5.0,3\n")
+    movies = events.movies(tmp_path)
+    assert movies.columns == ["id", "tag", "title"]
+    assert movies.rows() == [(10, 4, "A"), (20, 1, "B"), (30, 3, "C"), (40, 2, "D")]
+    tags = dict(zip(movies["id"], movies["tag"], strict=True))
+    assert [tags[each] for each in read.items[read.item].tolist()] == read.tags[read.tag].tolist()
+
+
 def test_movielens_reads_gzip(tmp_path: Path) -> None:
     """Both files may be compressed."""
     (tmp_path / "ratings.csv.gz").write_bytes(gzip.compress((RATINGS + "1,10,4,1\n").encode()))
