@@ -24,7 +24,7 @@ def score(page: "Page") -> dict[str, Any]:
 
 def ranked(page: "Page") -> list[str]:
     """The names of the candidates, best first."""
-    return [name.partition(" tag")[0] for name in page.locator("#ranking .what").all_inner_texts()]
+    return page.locator("#ranking .what > span").all_inner_texts()
 
 
 def explain(page: "Page", name: str) -> "Locator":

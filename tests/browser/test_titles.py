@@ -33,7 +33,7 @@ def test_example_has_titles(show: Open) -> None:
         **{part: {"ids": screen.EXAMPLE[part]["ids"]} for part in ("history", "candidates")},
     }
     screen.score(page)
-    assert screen.ranked(page)[0].startswith(BEST)
+    assert screen.ranked(page)[0] == BEST
     screen.explain(page, "Incredibles")
     expect(page.locator("#explanation .without")).to_contain_text("Without ")
     names = page.get_by_role("list", name="Attention to history ids").locator("span").all_inner_texts()
