@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__, admin, items, schema
-from service.catalog import make_catalog
+from service.catalog_file import make_catalog
 from service.config import Settings
 from service.connection import read_body, while_connected
 from service.errors import DeadlineExceeded, NotReady, Overloaded, RequestError

@@ -55,7 +55,8 @@ class Metrics:
         self._load_s = self._gauge("din_load_seconds")
         self._load_memory = self._gauge("din_load_memory_bytes")
         self._catalog_items = self._gauge("din_catalog_items")
-        self._catalog_loads = self._counter("din_catalog_loads_total")
+        read = self._counter("din_catalog_loads_total")
+        self._catalog_loads = {result: read.labels(result) for result in ("loaded", "refused")}
         self._unknown_ids = self._counter("din_catalog_unknown_ids_total")
 
     @staticmethod
@@ -140,7 +141,7 @@ class Metrics:
 
     def catalog(self, items: int | None) -> None:
         """The catalog was read and has as many items; None: its file is none."""
-        self._catalog_loads.labels("refused" if items is None else "loaded").inc()
+        self._catalog_loads["refused" if items is None else "loaded"].inc()
         if items is not None:
             self._catalog_items.set(items)
 

@@ -49,6 +49,7 @@ SERVER = frozenset(
         "cli",
         "explain",
         "catalog",
+        "catalog_file",
         "items",
         "__main__",
     }
@@ -66,7 +67,8 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "batch": HTTP | {"time", "asyncio", "concurrent", "threading", "config"},
     "explain": HTTP | {"time", "asyncio", "threading", "config", "pydantic"},
     "artifact": HTTP | {"config"},
-    "catalog": HTTP | {"asyncio", "batch", "numpy", "pydantic", "prometheus_client"},
+    "catalog": HTTP | {"asyncio", "batch", "numpy", "pydantic", "prometheus_client", "config"},
+    "catalog_file": HTTP | {"asyncio", "batch", "numpy", "pydantic", "prometheus_client"},
     "release": HTTP | {"time", "threading", "artifact", "batch", "config", "numpy"},
     "admission": HTTP | {"time", "asyncio", "threading", "artifact", "batch", "config", "numpy"},
     "batcher": HTTP | {"artifact", "batch", "config", "numpy", "pydantic", "prometheus_client"},
