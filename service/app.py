@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__, admin, items, schema
-from service.catalog import make_catalog
+from service.catalog_file import make_catalog
 from service.config import Settings
 from service.connection import read_body, while_connected
 from service.errors import DeadlineExceeded, NotReady, Overloaded, RequestError
@@ -30,6 +30,7 @@ from service.metrics import Metrics
 from service.middleware import CALL, Answer, Call, Edge
 from service.novelty import Novelty
 from service.processes import Processes
+from service.playground import Playground
 from service.refusals import STATUS, refuse, translate
 from service.registry import Registry
 from service.release import Policy
@@ -240,6 +241,8 @@ def create_app(
     _add_pages(app, service, gate)
     if catalog is not None:
         items.add_route(app, catalog, scoring.tokens, STATUS)
+    if settings.playground:
+        _add_playground(app, Playground())
     if (admins := make_tokens(settings, "admin_token")) is not None:
         admin.add_routes(app, service, admins, STATUS)
     return app
@@ -317,6 +320,13 @@ def _add_pages(app: FastAPI, service: Service, gate: Gate) -> None:
                 served.manifest, served.engine.name, served.engine.fallback_reason, service.registry.rollout
             ),
         )
+
+
+def _add_playground(app: FastAPI, playground: Playground) -> None:
+    @app.get("/", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        """A page for trying the API in a browser."""
+        return playground.respond(request.headers.get("if-none-match"))
 
 
 def _report(service: Service, *, ready: bool) -> Answer:

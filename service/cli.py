@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from service import __version__, artifact, garbage
-from service.catalog import make_catalog
+from service.catalog_file import make_catalog
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError

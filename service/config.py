@@ -126,6 +126,7 @@ class Settings(BaseSettings):
     max_explained: int = Field(
         50, ge=1, description="most candidates of a request that are explained, where it asks for that"
     )
+    playground: bool = Field(default=True, description="whether GET / shows a page for trying the API in a browser")
     catalog: Path | None = Field(
         None,
         description="file of the items, CSV or Parquet with columns id, tag, title; looked at every DIN_POLL_S",

@@ -7,13 +7,21 @@ from fastapi.security import HTTPBearer
 from starlette.responses import Response
 
 from service import errors, schema
-from service.catalog import Catalog, CatalogFile, Item
+from service.catalog import Catalog, Item
+from service.catalog_file import CatalogFile
 from service.errors import NotReady, RequestError
 from service.middleware import CALL, Answer, Call
 from service.tokens import Tokens
 
 _INLINE_ITEMS = 2000  # searched on the event loop, 0.2 ms; more in a thread
-_REFUSALS = (errors.Unauthorized, errors.InvalidRequest, errors.RequestTimeout, errors.Internal, errors.NotReady)
+_REFUSALS = (
+    errors.Unauthorized,
+    errors.RequestTimeout,
+    errors.InvalidRequest,
+    errors.HeadersTooLarge,  # a thousand ids may be
+    errors.Internal,
+    errors.NotReady,
+)
 
 
 def add_route(app: FastAPI, file: CatalogFile, tokens: Tokens | None, status: dict[type[RequestError], int]) -> None:
@@ -49,7 +57,7 @@ def add_route(app: FastAPI, file: CatalogFile, tokens: Tokens | None, status: di
     async def catalog(request: Request) -> Response:
         """Items by a part of their title, or by id.
 
-        Of those that a query finds, first the one whose id it is, then those where a word begins with it, by title.
+        A query finds first the one whose id it is, then titles that begin so, then those where a word does.
         """
         call: Call = request.scope[CALL]
         if tokens is not None:

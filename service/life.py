@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from service import STARTED
-from service.catalog import CatalogFile, dtypes_of
+from service.catalog import dtypes_of
+from service.catalog_file import CatalogFile
 from service.config import Settings
 from service.drift import BOUNDS
 from service.errors import NotReady

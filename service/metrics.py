@@ -78,7 +78,8 @@ class Metrics:
         self._ids = {part: (checked.labels(part), unseen.labels(part)) for part in PARTS}
         self._gauge("din_build_info").labels(**_build()).set(1)
         self._catalog_items = self._gauge("din_catalog_items")
-        self._catalog_loads = self._counter("din_catalog_loads_total")
+        read = self._counter("din_catalog_loads_total")
+        self._catalog_loads = {result: read.labels(result) for result in ("loaded", "refused")}
         self._unknown_ids = self._counter("din_catalog_unknown_ids_total")
 
     @staticmethod
@@ -198,7 +199,7 @@ class Metrics:
 
     def catalog(self, items: int | None) -> None:
         """The catalog was read and has as many items; None: its file is none."""
-        self._catalog_loads.labels("refused" if items is None else "loaded").inc()
+        self._catalog_loads["refused" if items is None else "loaded"].inc()
         if items is not None:
             self._catalog_items.set(items)
 

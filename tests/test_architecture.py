@@ -38,6 +38,7 @@ SERVER = frozenset(
         "connection",
         "middleware",
         "refusals",
+        "playground",
         "sockets",
         "guard",
         "protocol",
@@ -56,6 +57,7 @@ SERVER = frozenset(
         "cli",
         "explain",
         "catalog",
+        "catalog_file",
         "items",
         "__main__",
     }
@@ -75,7 +77,8 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "seen": HTTP | {"time", "asyncio", "threading", "config", "prometheus_client"},
     "explain": HTTP | {"time", "asyncio", "threading", "config", "pydantic"},
     "artifact": HTTP | {"config"},
-    "catalog": HTTP | {"asyncio", "batch", "numpy", "pydantic", "prometheus_client"},
+    "catalog": HTTP | {"asyncio", "batch", "numpy", "pydantic", "prometheus_client", "config"},
+    "catalog_file": HTTP | {"asyncio", "batch", "numpy", "pydantic", "prometheus_client"},
     "release": HTTP | {"time", "threading", "artifact", "batch", "config", "numpy"},
     "admission": HTTP | {"time", "asyncio", "threading", "artifact", "batch", "config", "numpy"},
     "batcher": HTTP | {"artifact", "batch", "config", "numpy", "pydantic", "prometheus_client"},
@@ -101,6 +104,9 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     ),
     "middleware": frozenset({"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}),
     "refusals": frozenset({"batch", "artifact", "batcher", "engine", "registry", "scorer", "metrics"}),
+    "playground": frozenset(
+        {"fastapi", "batch", "artifact", "batcher", "engine", "registry", "scorer", "metrics", "schema"}
+    ),
     "sockets": HTTP | {"asyncio", "config"},
     "guard": frozenset(
         {"fastapi", "starlette", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}

@@ -1,6 +1,5 @@
 """The wire of GET /catalog: what may be asked for, the answer, and what the OpenAPI document says of both."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.catalog import Item, Value
+from service.catalog import INTEGER, Item, Value
 from service.errors import InvalidRequest
 
 MOST_IDS = 1000
@@ -16,7 +15,6 @@ MOST_ITEMS = 100
 LONGEST_QUERY = 200
 _USUAL_ITEMS = 20
 _LONGEST_NAME = 100  # characters of a client's own parameter name that are repeated to it
-_INTEGER = re.compile(r"-?[0-9]{1,19}")
 
 
 class _Wire(BaseModel):
@@ -99,7 +97,7 @@ def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str,
 
 
 def _to_limit(text: str) -> int:
-    limit = int(text) if _INTEGER.fullmatch(text) else 0
+    limit = int(text) if INTEGER.fullmatch(text) else 0
     if not 1 <= limit <= MOST_ITEMS:
         raise InvalidRequest(f"this must be an integer from 1 to {MOST_ITEMS}", "limit")
     return limit
@@ -112,6 +110,6 @@ def _to_ids(text: str, dtype: str) -> list[Value]:
     if dtype == "string":
         return list(ids)
     for index, each in enumerate(ids):
-        if not _INTEGER.fullmatch(each) or not -(2**63) <= int(each) < 2**63:
+        if not INTEGER.fullmatch(each) or not -(2**63) <= int(each) < 2**63:
             raise InvalidRequest("this must be a signed 64-bit integer", f"ids[{index}]")
     return [int(each) for each in ids]

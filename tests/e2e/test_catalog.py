@@ -1,6 +1,7 @@
 """A catalog of real items behind a real server."""
 
 import csv
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def test_movielens_needs_ids_alone(
         found = httpx.get(server.url + "/catalog", params={"query": "toy story", "limit": 3}).json()
         assert found["total"] == 9742
         assert found["items"][0] == {"id": 1, "tag": 3, "title": "Toy Story (1995)"}
+        assert {**found, "items": found["items"][:1]} in [json.loads(block) for block in readme.fenced("json")]
         assert [each["title"] for each in found["items"]][1:] == ["Toy Story 2 (1999)", "Toy Story 3 (2010)"]
         asked = httpx.get(server.url + "/catalog", params={"ids": "3114,99999999,1"}).json()["items"]
         assert [each["id"] for each in asked] == [3114, 1]

@@ -28,7 +28,6 @@ COMMITTED = ROOT / "model_artifacts" / "din"
 CALLERS = 8
 PAUSE_S = 0.02  # between two requests of a caller: the load is for all kinds of answers, not for capacity
 LONGEST_S = 120.0
-TRACES = "trace_ratio" in Settings.model_fields
 REFUSED = "din_version_loads_total{result='refused'}"
 
 
@@ -106,9 +105,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("watched")
     model_dir = shutil.copytree(COMMITTED, folder / "din")
     renumber(model_dir / "1", "2")
-    settings: dict[str, Any] = {"poll_s": 0.5, "admin_token": TOKEN, "executors": 1, "max_queue_rows": 4000}
-    if TRACES:
-        settings["trace_ratio"] = 0.5
+    settings = {"poll_s": 0.5, "admin_token": TOKEN, "executors": 1, "max_queue_rows": 4000, "trace_ratio": 0.5}
     with (
         run_server(folder / "log", model_dir, **settings) as server,
         run_prometheus(folder / "prometheus", server.port) as prometheus,
@@ -228,7 +225,6 @@ def test_events_can_be_asked_for(watched: Watched) -> None:
     assert found["Alerts"]
 
 
-@pytest.mark.skipif(not TRACES, reason="the server does not trace")
 def test_buckets_lead_to_traces(watched: Watched) -> None:
     """Prometheus keeps the trace of some requests beside the buckets that the latency panels draw."""
     exemplar = {target["expr"] for panel in panels() for target in panel["targets"] if target.get("exemplar")}

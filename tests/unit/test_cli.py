@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 import service
 from service import artifact, cli
 from service.batch import BlockBatch, Floats
-from service.catalog import Item, read_catalog
+from service.catalog import Item
+from service.catalog_file import read_catalog
 from service.cli import main
 from service.config import Settings
 from tests.fakes import FakeEngine, write_version

@@ -210,9 +210,14 @@ def test_server_takes_the_settings(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_kill_comes_after_the_server_has_stopped() -> None:
     """The grace period is longer than preStop, drain delay, and the grace time of connections and of executors."""
-    values = {each["name"]: float(each["value"]) for each in container()["env"] if "value" in each}
+    values = {each["name"]: float(each["value"]) for each in container()["env"] if each["name"].endswith("_S")}
     stop_s = container()["lifecycle"]["preStop"]["sleep"]["seconds"] + values["DIN_DRAIN_DELAY_S"]
     assert stop_s + 2 * values["DIN_GRACE_S"] < pod()["spec"]["terminationGracePeriodSeconds"]
+
+
+def test_production_has_no_playground() -> None:
+    """The page for people is off."""
+    assert {"name": "DIN_PLAYGROUND", "value": "false"} in container()["env"]
 
 
 def test_pod_is_confined() -> None:

@@ -1,5 +1,7 @@
 """The README's tables against the code."""
 
+import re
+
 import pytest
 
 from service import errors
@@ -16,3 +18,10 @@ def test_table_of_the_readme_is_what_the_code_says(name: str) -> None:
 def test_every_error_has_a_status() -> None:
     """The status table lists each request error once, so the README's does."""
     assert set(STATUS) == set(errors.RequestError.__subclasses__())
+
+
+def test_pictures_of_the_readme_are_there_and_small() -> None:
+    """Every picture that the README shows is in the repository, and below 200 KB."""
+    pictures = [readme.ROOT / path for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", readme.README.read_text())]
+    assert pictures
+    assert {path.name: path.stat().st_size < 200_000 for path in pictures} == {path.name: True for path in pictures}
