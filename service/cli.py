@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from service import __version__, artifact, garbage
+from service.commands.bench import bench
+from service.commands.completion import completion
+from service.commands.score import score
+from service.commands.top import top
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
@@ -29,6 +33,9 @@ if TYPE_CHECKING:  # imported where they are used, so that every command starts 
     from service.workers import Fleet
 
 
+TOOLS = frozenset({"hdrh", "httpx2", "rich"})  # what the extra brings
+
+
 class Refusing(click.Group):
     """Answers one of our errors with its message and exit status 1, or 2 where a setting is at fault."""
 
@@ -39,6 +46,11 @@ class Refusing(click.Group):
         except SettingsError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(2)
+        except ModuleNotFoundError as error:
+            if error.name not in TOOLS:
+                raise
+            click.echo(f"Error: this command needs {error.name}: pip install 'dinserve[tools]'", err=True)
+            sys.exit(1)
         except (DinserveError, OSError) as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
@@ -50,7 +62,8 @@ def main() -> None:
     """Online click-through-rate scoring with a Deep Interest Network."""
 
 
-main.add_command(versions)
+for command in (bench, completion, score, top, versions):
+    main.add_command(command)
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:
