@@ -47,9 +47,10 @@ class Refusing(click.Group):
             click.echo(f"Error: {error}", err=True)
             sys.exit(2)
         except ModuleNotFoundError as error:
-            if error.name not in TOOLS:
+            name = str(error.name).partition(".")[0]
+            if name not in TOOLS:
                 raise
-            click.echo(f"Error: this command needs {error.name}: pip install 'dinserve[tools]'", err=True)
+            click.echo(f"Error: this command needs {name}: pip install 'dinserve[tools]'", err=True)
             sys.exit(1)
         except (DinserveError, OSError) as error:
             click.echo(f"Error: {error}", err=True)

@@ -76,7 +76,7 @@ def bench(
         messages=[to_message(target, each, timeout_s) for each in bodies],
         rate=rate,
         seconds=seconds,
-        drain_s=timeout_s,
+        timeout_s=timeout_s,
         connections=connections,
         seed=seed,
     )

@@ -41,7 +41,8 @@ class Order:
         tls: whose certificate it shows: one of the system's authorities, or this environment's settings'.
         messages: whole HTTP requests, sent in turn.
         rate: requests/s, on average.
-        seconds: how long they are sent; `drain_s` more are waited for answers.
+        seconds: how long they are sent.
+        timeout_s: how long a request may wait for a connection, and the last ones for their answers.
         connections: most that are open at once; what is due beyond that waits for one, its clock running.
     """
 
@@ -51,7 +52,7 @@ class Order:
     messages: list[bytes]
     rate: float
     seconds: float
-    drain_s: float
+    timeout_s: float
     connections: int
     seed: int = 1
 
@@ -62,7 +63,7 @@ class Report:
 
     seconds: float = 0.0
     sent: int = 0
-    codes: dict[str, int] = field(default_factory=dict)  # ok, the server's codes, lost, unanswered
+    codes: dict[str, int] = field(default_factory=dict)  # ok, the server's codes, lost, ...
     latency_ms: dict[str, float] = field(
         default_factory=dict
     )  # of good answers, from when they were due: p50, max, mean
@@ -171,7 +172,7 @@ class Load:
             self._send(order.messages[self._sent % len(order.messages)], due)
         self._stopped = True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(order.drain_s):
+            async with asyncio.timeout(order.timeout_s):
                 while self._sent > self._codes.total():
                     self._quiet.clear()
                     await self._quiet.wait()
@@ -228,10 +229,14 @@ class Load:
         self._count(due, code)
 
     def _next(self, connection: Connection) -> None:
-        if self._waiting:
-            connection.send(*self._waiting.popleft())
-        else:
-            self._idle.append(connection)
+        given_up = time.perf_counter() - self._order.timeout_s
+        while self._waiting:
+            message, due = self._waiting.popleft()
+            if due > given_up:
+                connection.send(message, due)
+                return
+            self._count(due, "not sent in time")
+        self._idle.append(connection)
 
     def _count(self, due: float, code: str) -> None:
         self._codes[code] += 1
