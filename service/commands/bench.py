@@ -53,8 +53,8 @@ def bench(
 ) -> None:
     """Send requests at a rate, whether or not the server keeps up, and show how long the answers took.
 
-    Latency counts from when a request was due. The generator is good for some thousand requests a second of small
-    bodies, and takes a core of its own then; it says when it was late itself. Ctrl-C ends it early.
+    Latency counts from when a request was due. The generator is one process, good for some thousand requests a second,
+    and says when it was late itself. Ctrl-C ends it early.
     """
     from service.client import Client
     from service.commands.load import Order

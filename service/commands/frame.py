@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from service.commands.scrape import Interval
+from service.commands.scrape import Distribution, Interval
 from service.specs import STAGES
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -41,8 +41,8 @@ def _requests(interval: Interval) -> Table:
         "requests",
         (
             ("per s", _number(interval.rate("din_requests_total"))),
-            ("p50 ms", _number(took.quantile(0.5), _MS)),
-            ("p99 ms", _number(took.quantile(0.99), _MS)),
+            ("p50 ms", _quantile(took, 0.5)),
+            ("p99 ms", _quantile(took, 0.99)),
             ("in flight", _number(after.gauge("din_in_flight_requests"))),
             ("connections", _number(after.gauge("din_connections"))),
         ),
@@ -81,7 +81,7 @@ def _stages(interval: Interval) -> Table:
         table.add_column(heading, justify="right" if heading else "left")
     for stage in STAGES:
         took = interval.distribution("din_stage_duration_seconds", stage=stage)
-        table.add_row(stage, *(_number(each, _MS) for each in (took.mean, took.quantile(0.5), took.quantile(0.99))))
+        table.add_row(stage, _number(took.mean, _MS), _quantile(took, 0.5), _quantile(took, 0.99))
     return table
 
 
@@ -99,6 +99,17 @@ def _pairs(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _quantile(took: Distribution, share: float) -> str:
+    """In ms; below the first bound nothing more is known, nor above the last."""
+    value = took.quantile(share)
+    if value is None:
+        return "-"
+    first, last = took.buckets[0][0], took.buckets[-2][0]
+    if value <= first:
+        return f"<{_number(first, _MS)}"
+    return f"{'>' if value >= last else ''}{_number(value, _MS)}"
 
 
 def _number(value: float | None, scale: float = 1) -> str:
