@@ -15,6 +15,7 @@ from service.commands.target import Target, targeted
 from service.errors import DinserveError
 
 if TYPE_CHECKING:
+    from service.commands.figures import Figures
     from service.commands.load import Order, Report
 
 LATE_MS = 1.0  # of the generator itself, at its 99th percentile: beyond, its figures are not the server's
@@ -57,7 +58,10 @@ def bench(
     and says when it was late itself. Ctrl-C ends it early.
     """
     from service.client import Client
+    from service.commands.figures import Figures
     from service.commands.load import Order
+
+    figures = Figures()
 
     with Client(target.url, token=target.token, verify=target.context, timeout_s=5) as client:
         served = client.model()
@@ -80,16 +84,16 @@ def bench(
         connections=connections,
         seed=seed,
     )
-    report = _run(order, quiet=as_json)
-    result = summarise(report, rate, f"{served.name} version {served.version} ({served.engine})")
+    _run(order, figures, quiet=as_json)
+    result = figures.summary(f"{served.name} version {served.version} ({served.engine})", rate)
     if as_json:
         click.echo(json.dumps(result))
     else:
         _show(result)
-    if report.late_ms > LATE_MS:
-        late = f"the generator itself was late, by {report.late_ms:.1f} ms (p99), and the latencies hold that"
+    if figures.late_ms > LATE_MS:
+        late = f"the generator itself was late, by {figures.late_ms:.1f} ms (p99), and the latencies hold that"
         click.echo(f"Warning: {late}: lower the rate, or run it on another machine", err=True)
-    sys.exit(not report.codes.get("ok"))
+    sys.exit(not figures.ok)
 
 
 def _draw(chance: random.Random, history: int, candidates: int, dtypes: tuple[str, str]) -> bytes:
@@ -116,33 +120,34 @@ def to_message(target: Target, body: bytes, timeout_s: float) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def _run(order: "Order", *, quiet: bool) -> "Report":
+def _run(order: "Order", figures: "Figures", *, quiet: bool) -> None:
     """Have a process of its own carry it out, and show how far it is."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from service.commands.load import Report, work
+    from service.commands.load import work
 
     spawning = multiprocessing.get_context("spawn")
     ours, theirs = spawning.Pipe(duplex=False)
     process = spawning.Process(target=work, args=(order, theirs), daemon=True)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process gets it too, and ends early
     columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    report = Report()
+    console = Console(stderr=True)
+    shown = console.is_terminal and not quiet
     try:
         process.start()
         theirs.close()
-        with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
+        with Progress(*columns, console=console, transient=True, disable=not shown, refresh_per_second=4) as progress:
             task = progress.add_task("starting", total=order.seconds)
-            while (said := _hear(ours)) is not None:
-                report = said
-                progress.update(task, completed=report.seconds, description=_line(report))
+            while (report := _hear(ours)) is not None:
+                figures.add(report)
+                if shown:
+                    progress.update(task, completed=figures.seconds, description=_line(figures))
         process.join()
     finally:
         signal.signal(signal.SIGINT, before)
     if process.exitcode:
         raise GeneratorFailed(f"the generator ended with status {process.exitcode}")
-    return report
 
 
 def _hear(pipe: Any) -> "Report | None":
@@ -153,25 +158,10 @@ def _hear(pipe: Any) -> "Report | None":
     return report
 
 
-def _line(report: "Report") -> str:
-    failed = sum(report.codes.values()) - report.codes.get("ok", 0)
-    p99 = f", p99 {report.latency_ms['p99']:.1f} ms" if report.latency_ms else ""
-    return f"{report.sent} sent, {report.codes.get('ok', 0)} ok, {failed} not{p99}"
-
-
-def summarise(report: "Report", rate: float, server: str) -> dict[str, Any]:
-    """What came of it, for programs."""
-    return {
-        "server": server,
-        "rate": rate,
-        "seconds": round(report.seconds, 3),
-        "sent": report.sent,
-        "ok_per_s": round(report.codes.get("ok", 0) / report.seconds, 1) if report.seconds else 0.0,
-        "codes": report.codes,
-        "latency_ms": report.latency_ms,
-        "generator_late_ms": report.late_ms,
-        "waited_for_a_connection": report.waited,
-    }
+def _line(figures: "Figures") -> str:
+    p99 = figures.latency_ms().get("p99")
+    failed = figures.codes.total() - figures.ok
+    return f"{figures.sent} sent, {figures.ok} ok, {failed} not" + (f", p99 {p99:.1f} ms" if p99 else "")
 
 
 def _show(result: dict[str, Any]) -> None:

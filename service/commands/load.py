@@ -11,7 +11,7 @@ import random
 import signal
 import ssl
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
@@ -20,15 +20,11 @@ from typing import Literal, cast
 import httptools
 import orjson
 import uvloop
-from hdrh.histogram import HdrHistogram
 
 from service.config import load_settings
 from service.tls import local_context
 
 TELL_S = 0.2  # between two reports
-PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9, 100.0)
-_LONGEST_US = 600_000_000
-_DIGITS = 3  # of a value that are exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +54,12 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How far it is, and at the end what came of it. Times in ms."""
+    """What has happened since the last one, but for the first two, which are since the beginning."""
 
     seconds: float = 0.0
     sent: int = 0
-    codes: dict[str, int] = field(default_factory=dict)  # ok, the server's codes, lost, ...
-    latency_ms: dict[str, float] = field(
-        default_factory=dict
-    )  # of good answers, from when they were due: p50, max, mean
-    late_ms: float = 0.0  # p99 of what this process was late itself, which the latencies hold
+    ended: list[tuple[str, float]] = field(default_factory=list)  # code and seconds from when it was due, by end
+    late_s: list[float] = field(default_factory=list)  # what this process was late itself, by request
     waited: int = 0  # requests that found every connection busy
 
 
@@ -144,9 +137,9 @@ class Load:
         self._tell = tell
         self._sent = 0
         self._waited = 0
-        self._codes: Counter[str] = Counter()
-        self._latency_us = HdrHistogram(1, _LONGEST_US, _DIGITS)
-        self._late_us = HdrHistogram(1, _LONGEST_US, _DIGITS)
+        self._unanswered = 0
+        self._ends: list[tuple[str, float]] = []
+        self._late_s: list[float] = []
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
@@ -172,11 +165,10 @@ class Load:
         self._stopped = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(order.timeout_s):
-                while self._sent > self._codes.total():
+                while self._unanswered:
                     self._quiet.clear()
                     await self._quiet.wait()
-        if unanswered := self._sent - self._codes.total():
-            self._codes["unanswered"] = unanswered
+        self._ends += [("unanswered", order.timeout_s)] * self._unanswered
         for task in self._opening:
             task.cancel()
         for connection in self._open:
@@ -194,7 +186,8 @@ class Load:
 
     def _send(self, message: bytes, due: float) -> None:
         self._sent += 1
-        self._late_us.record_value(_us(time.perf_counter() - due))
+        self._unanswered += 1
+        self._late_s.append(time.perf_counter() - due)
         while self._idle:
             connection = self._idle.pop()
             if connection.usable:  # the server closes what is idle for long
@@ -239,20 +232,15 @@ class Load:
         self._idle.append(connection)
 
     def _count(self, due: float, code: str) -> None:
-        self._codes[code] += 1
-        if code == "ok":
-            self._latency_us.record_value(_us(time.perf_counter() - due))
+        self._unanswered -= 1
+        self._ends.append((code, time.perf_counter() - due))
         self._quiet.set()
 
     def _report(self) -> Report:
-        found = self._latency_us
-        latency_ms = {}
-        if found.get_total_count():
-            latency_ms = {_name(each): found.get_value_at_percentile(each) / 1000 for each in PERCENTILES}
-            latency_ms["mean"] = found.get_mean_value() / 1000
-        late_ms = self._late_us.get_value_at_percentile(99) / 1000
         seconds = min(time.perf_counter() - self._began, self._order.seconds)
-        return Report(seconds, self._sent, dict(self._codes), latency_ms, late_ms, self._waited)
+        report = Report(seconds, self._sent, self._ends, self._late_s, self._waited)
+        self._ends, self._late_s, self._waited = [], [], 0
+        return report
 
 
 def work(order: Order, pipe: Pipe) -> None:
@@ -272,11 +260,3 @@ def _context(order: Order) -> ssl.SSLContext | None:
     if order.tls == "settings":
         return local_context(load_settings())
     return ssl.create_default_context() if order.tls == "system" else None
-
-
-def _us(seconds: float) -> int:
-    return min(max(1, round(seconds * 1e6)), _LONGEST_US)
-
-
-def _name(percentile: float) -> str:
-    return "max" if percentile == 100 else f"p{percentile:g}"  # noqa: PLR2004

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -108,6 +109,32 @@ def test_one_connection_makes_requests_wait(server: Server) -> None:
     found = json.loads(dinserve("bench", "--url", server.url, *options).stdout)
     assert found["codes"] == {"ok": found["sent"]}
     assert found["waited_for_a_connection"] > 0
+
+
+def test_load_ends_early_with_its_figures(server: Server) -> None:
+    """Ctrl-C ends a load before its time, and what it has seen is printed."""
+    command = [sys.executable, "-m", "service", "bench", "--url", server.url, "--seconds", "600", "--timeout", "10"]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command,
+        cwd=readme.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        env={**os.environ, "DIN_TOKEN": TOKEN, "TERM": "xterm"},
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        read_until(ours, " ok, 0 not, p99 ")  # it is under way, and says so
+        os.killpg(process.pid, signal.SIGINT)
+        shown, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    assert process.returncode == 0
+    assert "p99.9" in shown
 
 
 def test_picture_is_printed_once(server: Server) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from service.cli import main
 from service.client import Scores
 from service.commands import bench, frame, load, table
+from service.commands.figures import Figures
 from service.commands.requests import read_requests
 from service.commands.scrape import Distribution, Interval, Scrape
 from service.commands.target import Target, find
@@ -123,11 +124,19 @@ def test_message_is_a_whole_request() -> None:
 
 
 def test_report_is_summarised() -> None:
-    """What a run came to is told as rates and counts; a run of no time has no rate."""
-    report = load.Report(2.0, 10, {"ok": 8, "overloaded": 2}, {"p50": 1.5}, 0.1, 3)
-    found = bench.summarise(report, 5.0, "din")
-    assert (found["ok_per_s"], found["codes"], found["waited_for_a_connection"]) == (4.0, report.codes, 3)
-    assert bench.summarise(load.Report(), 5.0, "din")["ok_per_s"] == 0
+    """Reports add up to rates, counts and percentiles of good answers; before the first there are none."""
+    figures = Figures()
+    assert figures.summary("din", 5.0)["ok_per_s"] == 0
+    figures.add(load.Report(1.0, 60, [("ok", each / 1000) for each in range(1, 51)], [0.0001] * 60, 3))
+    figures.add(
+        load.Report(2.0, 110, [("ok", each / 1000) for each in range(51, 101)] + [("lost", 9.0)] * 10, [0.5], 1)
+    )
+    found = figures.summary("din", 5.0)
+    assert (found["sent"], found["ok_per_s"], found["waited_for_a_connection"]) == (110, 50.0, 4)
+    assert found["codes"] == {"ok": 100, "lost": 10}
+    latency = [found["latency_ms"][each] for each in ("p50", "p99", "max", "mean")]
+    assert latency == pytest.approx([50, 99, 100, 50.5], rel=1e-3)
+    assert found["generator_late_ms"] == pytest.approx(0.1, rel=1e-3)
 
 
 class Watched:
