@@ -29,8 +29,8 @@ from service.loading import Opener
 from service.metrics import Metrics
 from service.middleware import CALL, Answer, Call, Edge
 from service.novelty import Novelty
-from service.processes import Processes
 from service.playground import Playground
+from service.processes import Processes
 from service.refusals import STATUS, refuse, translate
 from service.registry import Registry
 from service.release import Policy

@@ -16,6 +16,10 @@ import click
 
 from service import __version__, artifact, garbage
 from service.catalog_file import make_catalog
+from service.commands.bench import bench
+from service.commands.completion import completion
+from service.commands.score import score
+from service.commands.top import top
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
@@ -32,6 +36,8 @@ if TYPE_CHECKING:  # imported where they are used, so that every command starts 
     from service.workers import Fleet
 
 
+TOOLS = frozenset({"hdrh", "httpx2", "rich"})  # what the extra brings
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,6 +51,12 @@ class Refusing(click.Group):
         except SettingsError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(2)
+        except ModuleNotFoundError as error:
+            name = str(error.name).partition(".")[0]
+            if name not in TOOLS:
+                raise
+            click.echo(f"Error: this command needs {name}: pip install 'dinserve[tools]'", err=True)
+            sys.exit(1)
         except (DinserveError, OSError) as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(1)
@@ -56,7 +68,8 @@ def main() -> None:
     """Online click-through-rate scoring with a Deep Interest Network."""
 
 
-main.add_command(versions)
+for command in (bench, completion, score, top, versions):
+    main.add_command(command)
 
 
 def settings_options(command: Callable[..., None]) -> Callable[..., None]:

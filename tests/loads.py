@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
+import httpx2
 
 from benchmarks.kinds import Kinds
 from tests.servers import Server
@@ -32,7 +32,7 @@ def checked_load(kinds: Kinds, server: Server) -> Iterator[dict[str, Any]]:
     found.update(json.loads(output))
 
 
-def admin(server: Server, method: str, path: str, body: object = None) -> httpx.Response:
+def admin(server: Server, method: str, path: str, body: object = None) -> httpx2.Response:
     """Ask an admin route."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    return httpx.request(method, f"{server.url}/admin/{path}", json=body, headers=headers, timeout=120)
+    return httpx2.request(method, f"{server.url}/admin/{path}", json=body, headers=headers, timeout=120)

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -63,7 +63,7 @@ class Prometheus:
 
     def get(self, path: str, **parameters: str) -> Any:
         """What its API answers."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10).json()
+        answer = httpx2.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10).json()
         assert answer["status"] == "success", (parameters, answer)
         return answer["data"]
 
@@ -110,8 +110,8 @@ def run_prometheus(folder: Path, port: int) -> Iterator[Prometheus]:
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     started = time.monotonic()
     while time.monotonic() - started < LONGEST_S:
-        with suppress(httpx.TransportError):
-            if httpx.get(url, timeout=5).status_code == 200:
+        with suppress(httpx2.TransportError):
+            if httpx2.get(url, timeout=5).status_code == 200:
                 return
         with suppress(subprocess.TimeoutExpired):
             pytest.fail(f"prometheus ended with status {process.wait(0.1)}:\n{log.read_text()}")

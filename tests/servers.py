@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import httpx
+import httpx2
 import pytest
 
 LONGEST_S = 60  # until a server is where it should be
@@ -33,12 +33,12 @@ class Server:
         """Where it listens on 127.0.0.1."""
         return int(self.url.rpartition(":")[2])
 
-    def poll(self, path: str, done: Callable[[httpx.Response], bool]) -> httpx.Response:
+    def poll(self, path: str, done: Callable[[httpx2.Response], bool]) -> httpx2.Response:
         """Ask for `path` ten times a second until the answer is `done`; a process that has died is an error at once."""
         started = time.monotonic()
         while time.monotonic() - started < LONGEST_S:
-            with suppress(httpx.TransportError):
-                response = httpx.get(self.url + path, timeout=5)
+            with suppress(httpx2.TransportError):
+                response = httpx2.get(self.url + path, timeout=5)
                 if done(response):
                     return response
             with suppress(subprocess.TimeoutExpired):
@@ -46,9 +46,9 @@ class Server:
                 pytest.fail(f"the server ended with status {status}:\n{self.log.read_text()}")
         return pytest.fail(f"the server did not get there:\n{self.log.read_text()}")
 
-    def score(self, body: dict[str, Any], **headers: str) -> httpx.Response:
+    def score(self, body: dict[str, Any], **headers: str) -> httpx2.Response:
         """Post to /score."""
-        return httpx.post(self.url + "/score", json=body, timeout=10, headers=headers)
+        return httpx2.post(self.url + "/score", json=body, timeout=10, headers=headers)
 
     def stop(self) -> int:
         """Send SIGTERM and return the exit status."""

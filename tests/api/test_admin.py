@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
@@ -45,24 +45,24 @@ def app(settings: Settings) -> FastAPI:
 
 
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the started application that knows the token."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with app.router.lifespan_context(app):
         await app.state.service.loaded()
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+        transport = httpx2.ASGITransport(app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
             yield client
 
 
-async def ask(client: httpx.AsyncClient, method: str, path: str, body: Any = None) -> VersionsResponse:
+async def ask(client: httpx2.AsyncClient, method: str, path: str, body: Any = None) -> VersionsResponse:
     """A request that must succeed."""
     response = await client.request(method, f"/admin/{path}", **({} if body is None else {"json": body}))
     assert response.status_code == 200, response.text
     return VersionsResponse.model_validate_json(response.content)
 
 
-async def answered_by(client: httpx.AsyncClient, request_id: str) -> str:
+async def answered_by(client: httpx2.AsyncClient, request_id: str) -> str:
     """The version that scores a request."""
     response = await client.post("/score", json=GOOD, headers={"X-Request-Id": request_id})
     assert response.status_code == 200
@@ -70,7 +70,7 @@ async def answered_by(client: httpx.AsyncClient, request_id: str) -> str:
     return version
 
 
-async def test_versions_are_listed(client: httpx.AsyncClient) -> None:
+async def test_versions_are_listed(client: httpx2.AsyncClient) -> None:
     """Every version is listed with what it does; a bad newest one with its reason, and health is degraded but ready."""
     state = await ask(client, "GET", "versions")
     assert [(each.version, each.roles, each.engine) for each in state.versions] == [
@@ -86,7 +86,7 @@ async def test_versions_are_listed(client: httpx.AsyncClient) -> None:
     assert health.json()["checks"]["versions"] == {"ok": False, "detail": state.problems[0]}
 
 
-async def test_rollback_and_back(client: httpx.AsyncClient) -> None:
+async def test_rollback_and_back(client: httpx2.AsyncClient) -> None:
     """Activating pins a version, which answers at once; following the latest undoes it."""
     assert await answered_by(client, "a") == "2"
     assert (await ask(client, "POST", "versions/1/activate")).pinned == "1"
@@ -97,13 +97,13 @@ async def test_rollback_and_back(client: httpx.AsyncClient) -> None:
     assert await answered_by(client, "a") == "2"
 
 
-async def test_restart_keeps_the_pin(client: httpx.AsyncClient, settings: Settings) -> None:
+async def test_restart_keeps_the_pin(client: httpx2.AsyncClient, settings: Settings) -> None:
     """A server that starts again serves what was pinned."""
     await ask(client, "POST", "versions/1/activate")
     again = create_app(settings, Opener(Loads()))
     async with again.router.lifespan_context(again):
         await again.state.service.loaded()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(again), base_url="http://test") as other:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(again), base_url="http://test") as other:
             assert await answered_by(other, "a") == "1"
 
 
@@ -113,7 +113,7 @@ async def test_restart_keeps_the_pin(client: httpx.AsyncClient, settings: Settin
     ids=["bad", "missing", "path", "no-number"],
 )
 async def test_what_cannot_serve_is_refused(
-    client: httpx.AsyncClient, version: str, status: int, code: str | None
+    client: httpx2.AsyncClient, version: str, status: int, code: str | None
 ) -> None:
     """A version that is bad or not there is refused with its code, and what serves goes on."""
     response = await client.post(f"/admin/versions/{version}/activate")
@@ -133,7 +133,7 @@ async def test_what_cannot_serve_is_refused(
         ("DELETE", "shadow"),
     ],
 )
-async def test_only_admins_may(client: httpx.AsyncClient, method: str, path: str, given: str | None) -> None:
+async def test_only_admins_may(client: httpx2.AsyncClient, method: str, path: str, given: str | None) -> None:
     """Without the admin token every route is closed, whatever the request, and nothing happens."""
     headers = {} if given is None else {"Authorization": given}
     del client.headers["Authorization"]
@@ -146,12 +146,12 @@ async def test_only_admins_may(client: httpx.AsyncClient, method: str, path: str
 async def test_no_token_no_routes(settings: Settings) -> None:
     """Where no admin token is configured there are no such routes, not even in the document."""
     app = create_app(settings.model_copy(update={"admin_token": None}), Opener(Loads()))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
         assert (await client.get("/admin/versions")).status_code == 404
         assert not any("admin" in path for path in (await client.get("/openapi.json")).json()["paths"])
 
 
-async def test_canary_answers_its_share(client: httpx.AsyncClient) -> None:
+async def test_canary_answers_its_share(client: httpx2.AsyncClient) -> None:
     """Requests of the canary's share are answered by it and say so; its metrics are its own."""
     share = {"version": "1", "percent": 40.0}
     state = await ask(client, "PUT", "canary", share)
@@ -169,7 +169,7 @@ async def test_canary_answers_its_share(client: httpx.AsyncClient) -> None:
     assert {await answered_by(client, f"r{i}") for i in range(20)} == {"2"}
 
 
-async def test_shadow_runs_copies(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_shadow_runs_copies(app: FastAPI, client: httpx2.AsyncClient) -> None:
     """The shadow is compared with what was answered, and the answers are the serving version's."""
     await ask(client, "PUT", "shadow", {"version": "1", "percent": 100})
     for i in range(5):
@@ -207,7 +207,7 @@ async def test_shadow_runs_copies(app: FastAPI, client: httpx.AsyncClient) -> No
     ],
 )
 async def test_bad_share_is_refused(
-    client: httpx.AsyncClient, role: str, body: str, status: int, code: str, field: str | None
+    client: httpx2.AsyncClient, role: str, body: str, status: int, code: str, field: str | None
 ) -> None:
     """A share that is malformed, out of range or of no good version is refused by its field, and nothing changes."""
     response = await client.put(f"/admin/{role}", content=body, headers={"Content-Type": "application/json"})
@@ -216,7 +216,7 @@ async def test_bad_share_is_refused(
     assert getattr(await ask(client, "GET", "versions"), role) is None
 
 
-async def test_share_must_be_json(client: httpx.AsyncClient) -> None:
+async def test_share_must_be_json(client: httpx2.AsyncClient) -> None:
     """A share in another media type is refused."""
     response = await client.put("/admin/canary", content=b"version=1")
     assert (response.status_code, response.json()["error"]["code"]) == (415, "unsupported_media_type")

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from service.schema import ErrorResponse
@@ -136,7 +136,7 @@ def rows() -> Iterator[Any]:
 @pytest.mark.parametrize(("body", "headers", "status", "code", "field"), list(rows()))
 @pytest.mark.usefixtures("neighbour")
 async def test_bad_request_is_named(
-    client: httpx.AsyncClient,
+    client: httpx2.AsyncClient,
     samples: Callable[[str], float],
     body: bytes,
     headers: dict[str, str],
@@ -166,14 +166,14 @@ async def stream(*chunks: bytes) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.usefixtures("neighbour")
-async def test_unannounced_body_over_the_limit_is_refused(client: httpx.AsyncClient) -> None:
+async def test_unannounced_body_over_the_limit_is_refused(client: httpx2.AsyncClient) -> None:
     """A body that comes in chunks is cut off where it passes the limit."""
     response = await client.post("/score", content=stream(score(), *[b" " * 100] * 30), headers=JSON)
     assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
 
 
 @pytest.mark.parametrize("length", ["9" * 30, "2001"])
-async def test_announced_length_is_refused_before_reading(client: httpx.AsyncClient, length: str) -> None:
+async def test_announced_length_is_refused_before_reading(client: httpx2.AsyncClient, length: str) -> None:
     """A length over the limit is refused without reading a byte."""
     headers = JSON | {"Content-Length": length}
     response = await client.post("/score", content=unreadable(), headers=headers)
@@ -181,7 +181,7 @@ async def test_announced_length_is_refused_before_reading(client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("pad", [0, 1])
-async def test_body_limit_is_exact(client: httpx.AsyncClient, pad: int) -> None:
+async def test_body_limit_is_exact(client: httpx2.AsyncClient, pad: int) -> None:
     """A body as long as the limit passes, one byte more does not, announced or not."""
     body = score().ljust(2000 + pad)
     announced = await client.post("/score", content=body, headers=JSON)
@@ -202,7 +202,7 @@ async def test_body_limit_is_exact(client: httpx.AsyncClient, pad: int) -> None:
         ),
     ],
 )
-async def test_string_model_refuses_the_rest(client: httpx.AsyncClient, body: bytes, field: str) -> None:
+async def test_string_model_refuses_the_rest(client: httpx2.AsyncClient, body: bytes, field: str) -> None:
     """A string model takes no integers, and sees repeated names through quotes inside strings."""
     response = await client.post("/score", content=body, headers=JSON)
     assert (response.status_code, response.json()["error"]["field"]) == (422, field)
@@ -222,7 +222,7 @@ async def test_string_model_refuses_the_rest(client: httpx.AsyncClient, body: by
 )
 @pytest.mark.usefixtures("neighbour")
 async def test_wrong_path_or_method_is_named(
-    client: httpx.AsyncClient, method: str, path: str, status: int, code: str, allow: str | None
+    client: httpx2.AsyncClient, method: str, path: str, status: int, code: str, allow: str | None
 ) -> None:
     """A wrong path or method gets the same error body, and the methods that would do."""
     response = await client.request(method, path, content=score(), headers=JSON)

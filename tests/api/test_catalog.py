@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -80,7 +80,7 @@ async def settled(done: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("parts", [("history",), ("candidates",), ("history", "candidates"), ()])
 @pytest.mark.parametrize("ids", [[], [11], [11, 15, 14], [11, 12, 13, 14, 15, 11]])
 async def test_tags_may_be_left_out(
-    client: httpx.AsyncClient, good: Body, expected: Expected, parts: tuple[str, ...], ids: list[int]
+    client: httpx2.AsyncClient, good: Body, expected: Expected, parts: tuple[str, ...], ids: list[int]
 ) -> None:
     """What is left out of the history, of the candidates or of both is looked up; what is given counts."""
     body = {"history": {"ids": ids, "tags": [9] * 2}, "candidates": {"ids": [21, 22, 23], "tags": [9, 8, 7]}}
@@ -93,7 +93,7 @@ async def test_tags_may_be_left_out(
     "dtypes", [("string", "string"), ("string", "int64"), ("int64", "string")], ids=["both", "ids", "tags"]
 )
 async def test_string_models_look_up_strings(
-    client: httpx.AsyncClient, expected: Expected, dtypes: tuple[str, str]
+    client: httpx2.AsyncClient, expected: Expected, dtypes: tuple[str, str]
 ) -> None:
     """The catalog has ids and tags of the types that the model takes."""
     ids = [[11, 14], [21, 99]] if dtypes[0] == "int64" else [["11", "14"], ["21", "99"]]
@@ -104,7 +104,7 @@ async def test_string_models_look_up_strings(
 
 
 async def test_unknown_ids_take_the_default(
-    client: httpx.AsyncClient, expected: Expected, samples: Callable[[str], float]
+    client: httpx2.AsyncClient, expected: Expected, samples: Callable[[str], float]
 ) -> None:
     """An id that the catalog does not have is scored with the manifest's default tag, and counted."""
     sent = {"history": {"ids": [77, 11, 77]}, "candidates": {"ids": [21, 78]}}
@@ -129,13 +129,13 @@ async def test_unknown_ids_take_the_default(
         pytest.param({"history": {}}, "history.ids", id="nothing"),
     ],
 )
-async def test_the_rest_is_checked_as_ever(client: httpx.AsyncClient, good: Body, change: Body, field: str) -> None:
+async def test_the_rest_is_checked_as_ever(client: httpx2.AsyncClient, good: Body, change: Body, field: str) -> None:
     """Everything but left-out tags is refused as without a catalog."""
     response = await client.post("/score", json=good | change)
     assert (response.status_code, response.json()["error"]["field"]) == (422, field)
 
 
-async def test_repeated_names_are_found(client: httpx.AsyncClient) -> None:
+async def test_repeated_names_are_found(client: httpx2.AsyncClient) -> None:
     """A name that appears twice is refused, though fewer names than ever are needed."""
     body = '{"history": {"ids": [1], "ids": [2]}, "candidates": {"ids": [21]}}'
     response = await client.post("/score", content=body, headers={"Content-Type": "application/json"})
@@ -143,7 +143,7 @@ async def test_repeated_names_are_found(client: httpx.AsyncClient) -> None:
 
 
 async def test_changed_file_counts(
-    client: httpx.AsyncClient, app: FastAPI, file: Path, expected: Expected, samples: Callable[[str], float]
+    client: httpx2.AsyncClient, app: FastAPI, file: Path, expected: Expected, samples: Callable[[str], float]
 ) -> None:
     """A changed file is read while the server runs, and the next request sees its tags."""
     put(file, "id,tag\n21,40\n")
@@ -155,7 +155,7 @@ async def test_changed_file_counts(
 
 
 async def test_bad_file_keeps_the_old(
-    client: httpx.AsyncClient,
+    client: httpx2.AsyncClient,
     file: Path,
     good: Body,
     expected: Expected,
@@ -205,7 +205,7 @@ async def test_bad_catalog_stops_the_start(settings: Settings, file: Path) -> No
 )
 @pytest.mark.parametrize("inline", [0, 2000], ids=["in-a-thread", "on-the-loop"])
 async def test_items_are_found(
-    client: httpx.AsyncClient, query: str, ids: list[int], inline: int, monkeypatch: pytest.MonkeyPatch
+    client: httpx2.AsyncClient, query: str, ids: list[int], inline: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Items are found by title or id, with their tags, beside how many there are, wherever they are searched."""
     monkeypatch.setattr(items, "_INLINE_ITEMS", inline)
@@ -240,7 +240,7 @@ async def test_items_are_found(
         pytest.param("%00%0a" + "x" * 200 + "=a", "??" + "x" * 98, id="unprintable"),
     ],
 )
-async def test_bad_parameters_are_named(client: httpx.AsyncClient, query: str, field: str) -> None:
+async def test_bad_parameters_are_named(client: httpx2.AsyncClient, query: str, field: str) -> None:
     """A parameter that is wrong is refused by name, and its value is not repeated."""
     response = await client.get(f"/catalog?{query}")
     assert response.status_code == 422
@@ -249,7 +249,7 @@ async def test_bad_parameters_are_named(client: httpx.AsyncClient, query: str, f
 
 
 @pytest.mark.parametrize("dtypes", [("string", "string")])
-async def test_string_ids_are_taken_as_they_are(client: httpx.AsyncClient) -> None:
+async def test_string_ids_are_taken_as_they_are(client: httpx2.AsyncClient) -> None:
     """Where ids are text, any text may be asked for."""
     answer = (await client.get("/catalog", params={"ids": "11,x y,é,"})).json()
     assert answer == {"items": [{"id": "11", "tag": "1", "title": "Item 11"}], "total": 8}
@@ -258,7 +258,7 @@ async def test_string_ids_are_taken_as_they_are(client: httpx.AsyncClient) -> No
 async def test_catalog_asks_for_the_score_token(settings: Settings) -> None:
     """Whoever may not score may not search either, and the document says so."""
     app = create_app(Settings(**{**dict(settings), "token": "a" * 16}), Opener(lambda *_: FakeEngine()))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
         refused = await client.get("/catalog?query=%00")
         allowed = await client.get("/catalog", headers={"Authorization": "Bearer " + "a" * 16})
         document = (await client.get("/openapi.json")).json()
@@ -268,7 +268,7 @@ async def test_catalog_asks_for_the_score_token(settings: Settings) -> None:
     assert document["paths"]["/catalog"]["get"]["security"] == [{"score_token": []}]
 
 
-async def test_document_says_that_tags_are_optional(client: httpx.AsyncClient) -> None:
+async def test_document_says_that_tags_are_optional(client: httpx2.AsyncClient) -> None:
     """The document asks for ids alone, and describes the search with an example that holds."""
     paths = (await client.get("/openapi.json")).json()["paths"]
     body = paths["/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
@@ -277,7 +277,7 @@ async def test_document_says_that_tags_are_optional(client: httpx.AsyncClient) -
     assert CatalogResponse.model_validate(CATALOG_EXAMPLE).total == 9742
 
 
-async def test_shadow_sees_the_catalog_too(client: httpx.AsyncClient, app: FastAPI, good: Body) -> None:
+async def test_shadow_sees_the_catalog_too(client: httpx2.AsyncClient, app: FastAPI, good: Body) -> None:
     """A copy of a request without tags is scored by the shadow as the request was."""
     copies: list[Any] = []
     service = app.state.service

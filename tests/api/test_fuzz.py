@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-import httpx
+import httpx2
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,7 +32,7 @@ def answers(app: FastAPI, strategy: st.SearchStrategy[bytes]) -> set[int]:
         lifespan = app.router.lifespan_context(app)
         runner.run(lifespan.__aenter__())
         runner.run(app.state.service.loaded())
-        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+        client = httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test")
 
         @SETTINGS
         @given(strategy)

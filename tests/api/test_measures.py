@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from fastapi import FastAPI
@@ -45,7 +45,7 @@ def model_dir(model_dir: Path, known: list[Any], bounds: tuple[float, ...]) -> P
     return model_dir
 
 
-async def test_requests_show_their_shape(client: httpx.AsyncClient, good: Body, samples: Samples) -> None:
+async def test_requests_show_their_shape(client: httpx2.AsyncClient, good: Body, samples: Samples) -> None:
     """Candidates and history are observed as sent, the history that the model cuts included; bad requests are not."""
     long = good | {"history": {"ids": [1, 2, 3, 4, 5, 6], "tags": []}}
     assert (await client.post("/score", json=good)).status_code == 200
@@ -64,7 +64,7 @@ async def test_requests_show_their_shape(client: httpx.AsyncClient, good: Body, 
     ],
 )
 async def test_unseen_ids_are_counted(
-    client: httpx.AsyncClient, good: Body, samples: Samples, dtypes: tuple[str, str]
+    client: httpx2.AsyncClient, good: Body, samples: Samples, dtypes: tuple[str, str]
 ) -> None:
     """Ids that training never met are counted by part, once for the requests of one moment."""
     if dtypes[0] == "string":
@@ -77,7 +77,7 @@ async def test_unseen_ids_are_counted(
     assert samples('din_ids_unseen_total{part="candidates"}') == 2
 
 
-async def test_version_tells_its_age(client: httpx.AsyncClient, app: FastAPI, samples: Samples) -> None:
+async def test_version_tells_its_age(client: httpx2.AsyncClient, app: FastAPI, samples: Samples) -> None:
     """When the version was made and loaded, and the clicks of its training, are there before any request."""
     assert samples('din_model_created_timestamp_seconds{version="1"}') == 1767225600
     loaded = samples('din_model_loaded_timestamp_seconds{version="1"}')
@@ -86,7 +86,7 @@ async def test_version_tells_its_age(client: httpx.AsyncClient, app: FastAPI, sa
 
 
 async def test_drift_shows_when_enough_was_scored(
-    client: httpx.AsyncClient, app: FastAPI, good: Body, samples: Samples
+    client: httpx2.AsyncClient, app: FastAPI, good: Body, samples: Samples
 ) -> None:
     """Scores spread as evenly as in training show no drift, once there are enough of them."""
     await client.post("/score", json=good)
@@ -99,7 +99,7 @@ async def test_drift_shows_when_enough_was_scored(
 
 
 @pytest.mark.parametrize("bounds", [pytest.param((0.5, 1.0), id="two-bins")])
-async def test_drift_against_other_bins_is_not_told(client: httpx.AsyncClient, app: FastAPI) -> None:
+async def test_drift_against_other_bins_is_not_told(client: httpx2.AsyncClient, app: FastAPI) -> None:
     """A version whose scores were counted in other bins serves, and no drift is made up."""
     app.state.service.metrics.answered("1", "serving", 0.1, np.zeros(20_000, np.float32))
     text = (await client.get("/metrics")).text
@@ -108,7 +108,7 @@ async def test_drift_against_other_bins_is_not_told(client: httpx.AsyncClient, a
 
 
 async def test_waiting_and_running_show(
-    client: httpx.AsyncClient, engine: FakeEngine, good: Body, samples: Samples
+    client: httpx2.AsyncClient, engine: FakeEngine, good: Body, samples: Samples
 ) -> None:
     """While a request runs and another waits, both show: the age of one, the executor's time of the other."""
     engine.gate.clear()
@@ -130,7 +130,7 @@ async def test_waiting_and_running_show(
     assert samples("din_queue_age_seconds") == 0
 
 
-async def test_model_shows_what_training_left(client: httpx.AsyncClient) -> None:
+async def test_model_shows_what_training_left(client: httpx2.AsyncClient) -> None:
     """GET /model has what the manifest says of scores and seen ids."""
     described = (await client.get("/model")).json()
     assert described["seen"]["ids"] == 3

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from service.config import Settings
@@ -33,7 +33,7 @@ def settings(settings: Settings) -> Settings:
         pytest.param(GOOD.replace("{", '{"x": ' + "[" * DEEP + "]" * DEEP + ", ", 1), id="in-an-unknown-field"),
     ],
 )
-async def test_deep_nesting_is_refused(client: httpx.AsyncClient, good: dict[str, Any], body: str) -> None:
+async def test_deep_nesting_is_refused(client: httpx2.AsyncClient, good: dict[str, Any], body: str) -> None:
     """A hundred thousand levels are refused as malformed, and the next request is scored."""
     response = await client.post("/score", content=body, headers={"Content-Type": "application/json"})
     assert (response.status_code, response.json()["error"]["code"]) == (400, "malformed_json")

@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live"])
-async def test_healthy_service_says_what_it_serves(client: httpx.AsyncClient, path: str) -> None:
+async def test_healthy_service_says_what_it_serves(client: httpx2.AsyncClient, path: str) -> None:
     """A ready service answers 200 with its model, version and engine, and every check passed."""
     response = await client.get(path)
     health = HealthResponse.model_validate_json(response.content)
@@ -33,7 +33,7 @@ async def test_healthy_service_says_what_it_serves(client: httpx.AsyncClient, pa
 
 
 async def test_hanging_executor_fails_both_probes(
-    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When an executor is lost the service is neither ready nor live."""
     monkeypatch.setattr(type(app.state.service.scorer), "alive", False)
@@ -43,7 +43,7 @@ async def test_hanging_executor_fails_both_probes(
         assert response.json()["checks"]["executors"]["ok"] is False
 
 
-async def test_model_is_the_manifest(client: httpx.AsyncClient, manifest: Manifest) -> None:
+async def test_model_is_the_manifest(client: httpx2.AsyncClient, manifest: Manifest) -> None:
     """GET /model returns the serving version's manifest, and which engine computes it."""
     described = (await client.get("/model")).json()
     assert (described.pop("engine"), described.pop("fallback_reason")) == ("fake", None)
@@ -51,7 +51,7 @@ async def test_model_is_the_manifest(client: httpx.AsyncClient, manifest: Manife
     assert Manifest.model_validate_json(json.dumps(described)) == manifest
 
 
-async def test_fallback_to_another_engine_is_told(client: httpx.AsyncClient, engine: FakeEngine) -> None:
+async def test_fallback_to_another_engine_is_told(client: httpx2.AsyncClient, engine: FakeEngine) -> None:
     """An engine that serves in place of the preferred one says why in GET /model and GET /health, which stays 200."""
     engine.fallback_reason = "the other one differs"
     assert (await client.get("/model")).json()["fallback_reason"] == "the other one differs"
@@ -60,7 +60,7 @@ async def test_fallback_to_another_engine_is_told(client: httpx.AsyncClient, eng
     assert "the other one differs" in health.json()["checks"]["model"]["detail"]
 
 
-async def test_metrics_come_in_both_formats(client: httpx.AsyncClient, good: dict[str, Any]) -> None:
+async def test_metrics_come_in_both_formats(client: httpx2.AsyncClient, good: dict[str, Any]) -> None:
     """Prometheus text by default, OpenMetrics where it is asked for, each metric of the table in both."""
     await client.post("/score", json=good)
     text = await client.get("/metrics")
@@ -75,7 +75,7 @@ async def test_metrics_come_in_both_formats(client: httpx.AsyncClient, good: dic
     assert "process_resident_memory_bytes" in text.text
 
 
-async def test_compilation_under_traffic_shows(client: httpx.AsyncClient, engine: Any, good: dict[str, Any]) -> None:
+async def test_compilation_under_traffic_shows(client: httpx2.AsyncClient, engine: Any, good: dict[str, Any]) -> None:
     """What the engine compiles for a request is counted apart from what it compiled to become ready."""
     engine.compiled = 2
     await client.post("/score", json=good)
@@ -84,7 +84,7 @@ async def test_compilation_under_traffic_shows(client: httpx.AsyncClient, engine
     assert 'din_compilations_total{phase="load"} 0.0' in text
 
 
-async def test_pages_are_not_counted_as_requests(client: httpx.AsyncClient) -> None:
+async def test_pages_are_not_counted_as_requests(client: httpx2.AsyncClient) -> None:
     """Probes and scrapes leave the request metrics alone."""
     for path in ("/health", "/health/live", "/model", "/metrics"):
         await client.get(path)
@@ -92,7 +92,7 @@ async def test_pages_are_not_counted_as_requests(client: httpx.AsyncClient) -> N
     assert counted == ["0.0"]
 
 
-async def test_openapi_documents_every_error(client: httpx.AsyncClient) -> None:
+async def test_openapi_documents_every_error(client: httpx2.AsyncClient) -> None:
     """Every code of `service.errors` stands with its status and an example at POST /score."""
     operation = (await client.get("/openapi.json")).json()["paths"]["/score"]["post"]
     documented = {
@@ -103,7 +103,7 @@ async def test_openapi_documents_every_error(client: httpx.AsyncClient) -> None:
     assert documented == {(kind.code, STATUS[kind]) for kind in RequestError.__subclasses__()}
 
 
-async def test_openapi_documents_body_and_answer(client: httpx.AsyncClient) -> None:
+async def test_openapi_documents_body_and_answer(client: httpx2.AsyncClient) -> None:
     """The body that is read raw is documented all the same, with examples that hold."""
     document = (await client.get("/openapi.json")).json()
     operation = document["paths"]["/score"]["post"]
@@ -116,7 +116,7 @@ async def test_openapi_documents_body_and_answer(client: httpx.AsyncClient) -> N
     assert not re.search(r"\$defs|Union", str(document))
 
 
-async def test_without_a_catalog_there_is_none(client: httpx.AsyncClient, good: dict[str, Any]) -> None:
+async def test_without_a_catalog_there_is_none(client: httpx2.AsyncClient, good: dict[str, Any]) -> None:
     """Tags are required, as the document says, there is nothing to search, and health does not speak of it."""
     paths = (await client.get("/openapi.json")).json()["paths"]
     body = paths["/score"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
@@ -128,7 +128,7 @@ async def test_without_a_catalog_there_is_none(client: httpx.AsyncClient, good: 
     assert "catalog" not in (await client.get("/health")).json()["checks"]
 
 
-async def test_docs_page_is_there(client: httpx.AsyncClient) -> None:
+async def test_docs_page_is_there(client: httpx2.AsyncClient) -> None:
     """GET /docs shows the document."""
     response = await client.get("/docs")
     assert response.status_code == 200

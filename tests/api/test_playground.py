@@ -4,7 +4,7 @@ import base64
 import hashlib
 import re
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -17,7 +17,7 @@ from tests.fakes import FakeEngine
 pytestmark = pytest.mark.anyio
 
 
-def policy(response: httpx.Response) -> dict[str, str]:
+def policy(response: httpx2.Response) -> dict[str, str]:
     """The Content-Security-Policy by directive."""
     rules = [rule.strip().partition(" ") for rule in response.headers["content-security-policy"].split(";")]
     return {name: value for name, _, value in rules}
@@ -28,7 +28,7 @@ def sha256(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-async def test_page_allows_itself_alone(client: httpx.AsyncClient) -> None:
+async def test_page_allows_itself_alone(client: httpx2.AsyncClient) -> None:
     """The policy names the page's one style and one script by their hashes, this server to call, and nothing more."""
     response = await client.get("/")
     rules = policy(response)
@@ -40,7 +40,7 @@ async def test_page_allows_itself_alone(client: httpx.AsyncClient) -> None:
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_page_names_no_other_place(client: httpx.AsyncClient) -> None:
+async def test_page_names_no_other_place(client: httpx2.AsyncClient) -> None:
     """Every link of the page is relative, so that it works offline and below a root path."""
     text = (await client.get("/")).text
     places = re.findall(r"(?:href|src)=\"([^\"]+)\"", text)
@@ -49,7 +49,7 @@ async def test_page_names_no_other_place(client: httpx.AsyncClient) -> None:
     assert re.findall(r"@import|url\(", text.partition("</style>")[0]) == []
 
 
-async def test_browser_asks_whether_the_page_has_changed(client: httpx.AsyncClient) -> None:
+async def test_browser_asks_whether_the_page_has_changed(client: httpx2.AsyncClient) -> None:
     """Who has the page already is told so, with the headers that guard it and no body."""
     first = await client.get("/")
     again = await client.get("/", headers={"If-None-Match": first.headers["etag"]})
@@ -59,23 +59,23 @@ async def test_browser_asks_whether_the_page_has_changed(client: httpx.AsyncClie
     assert policy(again) == policy(first)
 
 
-async def test_page_is_no_part_of_the_api(client: httpx.AsyncClient) -> None:
+async def test_page_is_no_part_of_the_api(client: httpx2.AsyncClient) -> None:
     """The document of the API does not list the page, which takes GET alone."""
     assert "/" not in (await client.get("/openapi.json")).json()["paths"]
     refused = await client.post("/", json={})
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
 
 
-async def test_page_stands_below_a_root_path(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_page_stands_below_a_root_path(app: FastAPI, client: httpx2.AsyncClient) -> None:
     """A server below a root path has its page there."""
-    below = httpx.AsyncClient(transport=httpx.ASGITransport(app, root_path="/ctr"), base_url="http://test")
+    below = httpx2.AsyncClient(transport=httpx2.ASGITransport(app, root_path="/ctr"), base_url="http://test")
     assert (await below.get("/ctr/")).content == (await client.get("/")).content
 
 
 async def test_page_can_be_left_out(settings: Settings) -> None:
     """With DIN_PLAYGROUND off there is no such path."""
     app = create_app(settings.model_copy(update={"playground": False}), Opener(lambda *_: FakeEngine()))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
         response = await client.get("/")
     answer = ErrorResponse.model_validate_json(response.content)
     assert (response.status_code, answer.error.code) == (404, "not_found")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
@@ -27,7 +27,7 @@ REASON = "do-not-tell-clients"
 FAILED = "the server failed on this request; its log has the details under the request id"
 
 
-def error_of(response: httpx.Response) -> tuple[int, str, str | None]:
+def error_of(response: httpx2.Response) -> tuple[int, str, str | None]:
     """Status, code and Retry-After of an answer."""
     return response.status_code, response.json()["error"]["code"], response.headers.get("retry-after")
 
@@ -38,7 +38,7 @@ def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"max_queue_rows": 8})
 
 
-async def fill_queue(app: FastAPI, client: httpx.AsyncClient, good: Body) -> "asyncio.Task[httpx.Response]":
+async def fill_queue(app: FastAPI, client: httpx2.AsyncClient, good: Body) -> "asyncio.Task[httpx2.Response]":
     """Send a request that waits in the queue and leaves no room there."""
     full = good | {"candidates": {"ids": [1] * 8, "tags": [1] * 8}}
     inside = asyncio.create_task(client.post("/score", json=full))
@@ -48,7 +48,7 @@ async def fill_queue(app: FastAPI, client: httpx.AsyncClient, good: Body) -> "as
 
 
 @pytest.mark.usefixtures("neighbour")
-async def test_full_queue_refuses_at_once(app: FastAPI, client: httpx.AsyncClient, good: Body, engine: Any) -> None:
+async def test_full_queue_refuses_at_once(app: FastAPI, client: httpx2.AsyncClient, good: Body, engine: Any) -> None:
     """With the queue full a request is told to come back, while those inside are answered."""
     inside = await fill_queue(app, client, good)
     assert error_of(await client.post("/score", json=good)) == (503, "overloaded", "1")
@@ -66,7 +66,7 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("neighbour", "no_collector")
-async def test_refused_requests_leave_no_cycles(app: FastAPI, client: httpx.AsyncClient, good: Body) -> None:
+async def test_refused_requests_leave_no_cycles(app: FastAPI, client: httpx2.AsyncClient, good: Body) -> None:
     """What a refusal held is gone with its answer: under overload the collector would be at work all the time."""
     inside = await fill_queue(app, client, good)
     before = sum(isinstance(each, RequestError) for each in gc.get_objects())
@@ -78,20 +78,20 @@ async def test_refused_requests_leave_no_cycles(app: FastAPI, client: httpx.Asyn
 
 
 @pytest.mark.usefixtures("neighbour")
-async def test_deadline_ends_the_wait(client: httpx.AsyncClient, good: Body, samples: Samples) -> None:
+async def test_deadline_ends_the_wait(client: httpx2.AsyncClient, good: Body, samples: Samples) -> None:
     """A request whose own deadline passes in the queue is answered then, without being run."""
     response = await client.post("/score", json=good, headers={"X-Deadline-Ms": "0.5"})
     assert error_of(response) == (504, "deadline_exceeded", None)
     assert samples('din_requests_total{code="deadline_exceeded"}') == 1
 
 
-async def test_long_deadlines_are_harmless(client: httpx.AsyncClient, good: Body) -> None:
+async def test_long_deadlines_are_harmless(client: httpx2.AsyncClient, good: Body) -> None:
     """A deadline beyond what timers can hold is cut to a day."""
     assert (await client.post("/score", json=good, headers={"X-Deadline-Ms": "1e300"})).status_code == 200
 
 
 async def test_failing_engine_is_a_bland_error(
-    client: httpx.AsyncClient, good: Body, engine: Any, caplog: pytest.LogCaptureFixture
+    client: httpx2.AsyncClient, good: Body, engine: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An engine's exception reaches the log with the request id, not the client, and the next request works."""
     engine.failure = ValueError(REASON)
@@ -106,7 +106,7 @@ async def test_failing_engine_is_a_bland_error(
 
 @pytest.mark.parametrize("path", ["/score", "/model"])
 async def test_defect_is_a_bland_error(
-    app: FastAPI, client: httpx.AsyncClient, good: Body, caplog: pytest.LogCaptureFixture, path: str
+    app: FastAPI, client: httpx2.AsyncClient, good: Body, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     """A defect of ours is logged with its traceback and the request id, on every route, and told to nobody."""
 
@@ -128,7 +128,7 @@ async def test_loading_model_is_not_ready(app: FastAPI, engine: Any, good: Body,
     app.state.service.registry.start = loading.wait
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client,
     ):
         assert error_of(await client.post("/score", json=good)) == (503, "not_ready", "1")
         assert error_of(await client.get("/model")) == (503, "not_ready", "1")
@@ -149,7 +149,7 @@ async def test_failed_load_is_not_ready(settings: Settings, good: Body, error: E
     app = create_app(settings, Opener(load))
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client,
     ):
         await app.state.service.loaded()
         assert error_of(await client.post("/score", json=good)) == (503, "not_ready", "1")
@@ -159,7 +159,7 @@ async def test_failed_load_is_not_ready(settings: Settings, good: Body, error: E
         assert (await client.get("/health/live")).status_code == 200
 
 
-async def test_stopped_service_is_draining(app: FastAPI, client: httpx.AsyncClient, good: Body) -> None:
+async def test_stopped_service_is_draining(app: FastAPI, client: httpx2.AsyncClient, good: Body) -> None:
     """A service that stops refuses what is new and says that it is draining."""
     await app.state.service.stop()
     assert error_of(await client.post("/score", json=good)) == (503, "not_ready", "1")
@@ -167,7 +167,7 @@ async def test_stopped_service_is_draining(app: FastAPI, client: httpx.AsyncClie
 
 
 async def test_stop_finishes_what_is_in_flight(
-    app: FastAPI, client: httpx.AsyncClient, good: Body, engine: Any
+    app: FastAPI, client: httpx2.AsyncClient, good: Body, engine: Any
 ) -> None:
     """A request that runs when the service stops is still answered."""
     engine.gate.clear()
@@ -185,7 +185,7 @@ async def test_stop_cuts_what_outlives_the_grace(settings: Settings, engine: Any
     async with app.router.lifespan_context(app):
         await app.state.service.loaded()
         engine.forget()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
             engine.gate.clear()
             inside = asyncio.create_task(client.post("/score", json=good))
             await asyncio.to_thread(engine.entered.acquire)
@@ -283,7 +283,7 @@ async def test_disconnect_is_told_from_other_messages() -> None:
     assert messages == []
 
 
-async def test_answer_that_breaks_off_is_raised(app: FastAPI, client: httpx.AsyncClient, good: Body) -> None:
+async def test_answer_that_breaks_off_is_raised(app: FastAPI, client: httpx2.AsyncClient, good: Body) -> None:
     """An exception after the answer has started goes to the server, which closes the connection."""
     sent: list[str] = []
 
@@ -302,7 +302,7 @@ async def test_answer_that_breaks_off_is_raised(app: FastAPI, client: httpx.Asyn
     assert sent == ["http.response.start", "http.response.body"]
 
 
-async def test_websocket_is_not_our_business(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_websocket_is_not_our_business(app: FastAPI, client: httpx2.AsyncClient) -> None:
     """What is not HTTP passes the edge untouched and is refused by the router."""
     sent: list[str] = []
 

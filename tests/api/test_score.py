@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from service.schema import ScoreResponse
@@ -15,7 +15,9 @@ Body = dict[str, Any]
 Expected = Callable[[Body], list[float]]
 
 
-async def test_probabilities_come_in_candidate_order(client: httpx.AsyncClient, good: Body, expected: Expected) -> None:
+async def test_probabilities_come_in_candidate_order(
+    client: httpx2.AsyncClient, good: Body, expected: Expected
+) -> None:
     """Each candidate gets its own probability, in the order asked, with the version that made it."""
     response = await client.post("/score", json=good)
     answer = ScoreResponse.model_validate_json(response.content)
@@ -37,7 +39,7 @@ async def test_probabilities_come_in_candidate_order(client: httpx.AsyncClient, 
     ],
 )
 async def test_every_legal_history_is_scored(
-    client: httpx.AsyncClient, good: Body, expected: Expected, history: Body
+    client: httpx2.AsyncClient, good: Body, expected: Expected, history: Body
 ) -> None:
     """Histories of any length up to the limit are scored by the newest that the model reads."""
     body = good | {"history": history}
@@ -54,7 +56,7 @@ async def test_every_legal_history_is_scored(
     ],
 )
 async def test_string_models_take_strings(
-    client: httpx.AsyncClient, good: Body, expected: Expected, dtypes: tuple[str, str]
+    client: httpx2.AsyncClient, good: Body, expected: Expected, dtypes: tuple[str, str]
 ) -> None:
     """A model whose manifest says string is scored by text, quotes and all of Unicode included."""
     for column, dtype in zip(("ids", "tags"), dtypes, strict=True):
@@ -73,20 +75,20 @@ async def test_string_models_take_strings(
         pytest.param(2**70, 3, id="more-than-there-are"),
     ],
 )
-async def test_top_k_ranks_the_best(client: httpx.AsyncClient, good: Body, top_k: int, count: int) -> None:
+async def test_top_k_ranks_the_best(client: httpx2.AsyncClient, good: Body, top_k: int, count: int) -> None:
     """With top_k the indexes of the best candidates follow, best first."""
     answer = (await client.post("/score", json=good | {"top_k": top_k})).json()
     probabilities = answer["probabilities"]
     assert answer["ranking"] == sorted(range(3), key=lambda index: -probabilities[index])[:count]
 
 
-async def test_equal_candidates_rank_in_their_order(client: httpx.AsyncClient, good: Body) -> None:
+async def test_equal_candidates_rank_in_their_order(client: httpx2.AsyncClient, good: Body) -> None:
     """Of candidates with the same probability the earlier ranks first."""
     body = good | {"candidates": {"ids": [7] * 6, "tags": [1] * 6}, "top_k": 6}
     assert (await client.post("/score", json=body)).json()["ranking"] == [0, 1, 2, 3, 4, 5]
 
 
-async def test_explain_returns_attention(client: httpx.AsyncClient, good: Body, expected: Expected) -> None:
+async def test_explain_returns_attention(client: httpx2.AsyncClient, good: Body, expected: Expected) -> None:
     """With explain every candidate brings a weight for each id and tag of the history, and the same answer as ever."""
     response = await client.post("/score", json=good | {"explain": True})
     answer = ScoreResponse.model_validate_json(response.content)
@@ -98,7 +100,7 @@ async def test_explain_returns_attention(client: httpx.AsyncClient, good: Body, 
     assert answer.probabilities == pytest.approx(expected(good), abs=1e-7)
 
 
-async def test_explain_follows_the_ranking(client: httpx.AsyncClient, good: Body, expected: Expected) -> None:
+async def test_explain_follows_the_ranking(client: httpx2.AsyncClient, good: Body, expected: Expected) -> None:
     """With top_k only what is ranked is explained, and where each id has a tag, that is removed with it."""
     body = good | {"history": {"ids": [11, 12], "tags": [1, 2]}, "top_k": 2}
     answer = (await client.post("/score", json=body | {"explain": True})).json()
@@ -108,7 +110,7 @@ async def test_explain_follows_the_ranking(client: httpx.AsyncClient, good: Body
     assert attention["without"] == pytest.approx([without[index] for index in answer["ranking"]], abs=1e-7)
 
 
-async def test_history_without_ids_is_explained(client: httpx.AsyncClient, good: Body) -> None:
+async def test_history_without_ids_is_explained(client: httpx2.AsyncClient, good: Body) -> None:
     """Where there is no id there is none to remove."""
     body = good | {"history": {"ids": [], "tags": [1, 2]}, "explain": True, "top_k": 1}
     attention = (await client.post("/score", json=body)).json()["attention"]
@@ -116,7 +118,7 @@ async def test_history_without_ids_is_explained(client: httpx.AsyncClient, good:
     assert (attention["removed"], attention["without"]) == ([None], [None])
 
 
-async def test_explained_candidates_are_bounded(client: httpx.AsyncClient, app: Any, good: Body) -> None:
+async def test_explained_candidates_are_bounded(client: httpx2.AsyncClient, app: Any, good: Body) -> None:
     """Of more candidates than the setting allows, the first are explained, and all are scored."""
     service = app.state.service
     service.settings = service.settings.model_copy(update={"max_explained": 2})
@@ -126,7 +128,7 @@ async def test_explained_candidates_are_bounded(client: httpx.AsyncClient, app: 
     assert len(answer["probabilities"]) == 3
 
 
-async def test_concurrent_requests_do_not_cross(client: httpx.AsyncClient, expected: Expected) -> None:
+async def test_concurrent_requests_do_not_cross(client: httpx2.AsyncClient, expected: Expected) -> None:
     """Many different requests at once each get their own answer."""
     bodies = [
         {
@@ -140,7 +142,7 @@ async def test_concurrent_requests_do_not_cross(client: httpx.AsyncClient, expec
         assert response.json()["probabilities"] == pytest.approx(expected(body), abs=1e-7)
 
 
-async def test_times_are_told_in_body_and_header(client: httpx.AsyncClient, good: Body) -> None:
+async def test_times_are_told_in_body_and_header(client: httpx2.AsyncClient, good: Body) -> None:
     """The stages' milliseconds stand in the body and in Server-Timing, and the total holds them all."""
     response = await client.post("/score", json=good)
     latency = response.json()["latency_ms"]
@@ -151,21 +153,21 @@ async def test_times_are_told_in_body_and_header(client: httpx.AsyncClient, good
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "Application/JSON", "application/json ;x"])
-async def test_content_type_may_have_parameters(client: httpx.AsyncClient, good: Body, content_type: str) -> None:
+async def test_content_type_may_have_parameters(client: httpx2.AsyncClient, good: Body, content_type: str) -> None:
     """Any spelling of application/json is taken."""
     response = await client.post("/score", json=good, headers={"Content-Type": content_type})
     assert response.status_code == 200
 
 
 @pytest.mark.parametrize("given", ["a", "A-1_b.c", "x" * 64])
-async def test_harmless_request_id_is_kept(client: httpx.AsyncClient, good: Body, given: str) -> None:
+async def test_harmless_request_id_is_kept(client: httpx2.AsyncClient, good: Body, given: str) -> None:
     """A client's own request id comes back in header and body."""
     response = await client.post("/score", json=good, headers={"X-Request-Id": given})
     assert response.headers["x-request-id"] == response.json()["request_id"] == given
 
 
 @pytest.mark.parametrize("given", ["", "x" * 65, "a b", "a\tb", "é", "<script>"])
-async def test_other_request_ids_are_replaced(client: httpx.AsyncClient, good: Body, given: str) -> None:
+async def test_other_request_ids_are_replaced(client: httpx2.AsyncClient, good: Body, given: str) -> None:
     """A request id that could do harm in a log is replaced by a new one."""
     response = await client.post("/score", json=good, headers=[(b"X-Request-Id", given.encode())])
     assert response.headers["x-request-id"] == response.json()["request_id"] != given
@@ -173,11 +175,11 @@ async def test_other_request_ids_are_replaced(client: httpx.AsyncClient, good: B
 
 
 async def test_paths_below_a_root_path_work(
-    app: Any, client: httpx.AsyncClient, good: Body, expected: Expected
+    app: Any, client: httpx2.AsyncClient, good: Body, expected: Expected
 ) -> None:
     """Behind a proxy that keeps its prefix, the router finds what the shortcut does not."""
-    transport = httpx.ASGITransport(app, root_path="/ctr")
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as behind:
+    transport = httpx2.ASGITransport(app, root_path="/ctr")
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as behind:
         response = await behind.post("/ctr/score", json=good)
         assert response.json()["probabilities"] == pytest.approx(expected(good), abs=1e-7)
         response = await behind.post("/ctr/score", json=[])
@@ -185,7 +187,7 @@ async def test_paths_below_a_root_path_work(
 
 
 async def test_good_requests_are_counted(
-    client: httpx.AsyncClient, good: Body, samples: Callable[[str], float]
+    client: httpx2.AsyncClient, good: Body, samples: Callable[[str], float]
 ) -> None:
     """Metrics count the request, its stages, its batch, and what became of its history."""
     await client.post("/score", json=good)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -46,11 +46,11 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.fixture(params=["direct", "below-a-root-path"])
-def post(request: pytest.FixtureRequest, app: FastAPI, client: httpx.AsyncClient) -> Callable[..., Any]:
+def post(request: pytest.FixtureRequest, app: FastAPI, client: httpx2.AsyncClient) -> Callable[..., Any]:
     """Post to /score as `Edge` answers it itself, and as the router does."""
     if request.param == "direct":
         return lambda **options: client.post("/score", **options)
-    below = httpx.AsyncClient(transport=httpx.ASGITransport(app, root_path="/ctr"), base_url="http://test")
+    below = httpx2.AsyncClient(transport=httpx2.ASGITransport(app, root_path="/ctr"), base_url="http://test")
     return lambda **options: below.post("/ctr/score", **options)
 
 
@@ -84,7 +84,7 @@ async def test_others_are_refused_unread(
 
 
 async def test_rotated_token_needs_no_restart(
-    client: httpx.AsyncClient, good: dict[str, Any], file: Path, monkeypatch: pytest.MonkeyPatch
+    client: httpx2.AsyncClient, good: dict[str, Any], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the file holds now is valid, what it held before no longer is."""
     await asyncio.to_thread(file.write_text, "a-token-of-next-month")
@@ -94,7 +94,7 @@ async def test_rotated_token_needs_no_restart(
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live", "/metrics", "/model", "/openapi.json"])
-async def test_the_rest_is_open(client: httpx.AsyncClient, path: str) -> None:
+async def test_the_rest_is_open(client: httpx2.AsyncClient, path: str) -> None:
     """Probes, metrics and descriptions ask nobody."""
     assert (await client.get(path)).status_code == 200
 
@@ -103,14 +103,14 @@ async def test_refusal_does_not_say_whether_the_service_is_ready(app: FastAPI) -
     """While the model loads, those without a token are told 401 as ever."""
     loading = asyncio.Event()
     app.state.service.registry.start = loading.wait
-    transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://test") as one:
+    transport = httpx2.ASGITransport(app)
+    async with app.router.lifespan_context(app), httpx2.AsyncClient(transport=transport, base_url="http://test") as one:
         assert (await one.post("/score", headers=JSON)).status_code == 401
         assert (await one.post("/score", headers=JSON | bearer(TOKEN))).status_code == 503
         loading.set()
 
 
-async def test_document_asks_for_the_token(client: httpx.AsyncClient) -> None:
+async def test_document_asks_for_the_token(client: httpx2.AsyncClient) -> None:
     """OpenAPI describes the scheme and names it where it is asked for."""
     document = (await client.get("/openapi.json")).json()
     assert document["paths"]["/score"]["post"]["security"] == [{"score_token": []}]

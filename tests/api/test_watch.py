@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from opentelemetry.sdk.trace import ReadableSpan
@@ -69,7 +69,7 @@ def logged(caplog: pytest.LogCaptureFixture, message: str) -> list[dict[str, Any
 
 
 async def test_traced_request_has_its_stages(
-    client: httpx.AsyncClient, spans: InMemorySpanExporter, good: Body
+    client: httpx2.AsyncClient, spans: InMemorySpanExporter, good: Body
 ) -> None:
     """A traced request has a child for each stage, and says what it was about; another has nothing."""
     assert (await client.post("/score", json=good)).status_code == 200
@@ -92,7 +92,7 @@ async def test_traced_request_has_its_stages(
 
 
 async def test_request_in_several_batches_links_to_each(
-    client: httpx.AsyncClient, spans: InMemorySpanExporter, good: Body
+    client: httpx2.AsyncClient, spans: InMemorySpanExporter, good: Body
 ) -> None:
     """A request larger than a batch has pack and infer of each, and a link to each."""
     large = {**good, "candidates": {"ids": list(range(8)), "tags": list(range(8))}}
@@ -103,7 +103,7 @@ async def test_request_in_several_batches_links_to_each(
 
 
 async def test_members_of_a_batch_link_to_one_span(
-    app: FastAPI, client: httpx.AsyncClient, engine: FakeEngine, spans: InMemorySpanExporter, good: Body
+    app: FastAPI, client: httpx2.AsyncClient, engine: FakeEngine, spans: InMemorySpanExporter, good: Body
 ) -> None:
     """Two traced requests that ran together link to the same span, which names both."""
     small = {**good, "candidates": {"ids": [1], "tags": [1]}}
@@ -131,7 +131,7 @@ async def test_members_of_a_batch_link_to_one_span(
     ],
 )
 async def test_failed_request_is_traced(
-    client: httpx.AsyncClient,
+    client: httpx2.AsyncClient,
     engine: FakeEngine,
     spans: InMemorySpanExporter,
     good: Body,
@@ -150,14 +150,14 @@ async def test_failed_request_is_traced(
     assert found == expected
 
 
-async def test_other_routes_are_not_traced(client: httpx.AsyncClient, spans: InMemorySpanExporter) -> None:
+async def test_other_routes_are_not_traced(client: httpx2.AsyncClient, spans: InMemorySpanExporter) -> None:
     """Probes and scrapes make no spans, whatever their callers ask for."""
     for path in ("/health", "/metrics", "/score"):
         await client.get(path, headers=SAMPLED)
     assert spans.get_finished_spans() == ()
 
 
-async def test_buckets_name_the_last_trace(client: httpx.AsyncClient, good: Body) -> None:
+async def test_buckets_name_the_last_trace(client: httpx2.AsyncClient, good: Body) -> None:
     """In OpenMetrics, and there only, the latency histograms have the trace that came last in its bucket."""
     await client.post("/score", json=good, headers=SAMPLED)
     await client.post("/score", json=good)
@@ -178,7 +178,9 @@ async def test_buckets_name_the_last_trace(client: httpx.AsyncClient, good: Body
 
 
 @pytest.mark.parametrize("update", [{"access_log": 1.0}])
-async def test_every_request_is_logged(client: httpx.AsyncClient, good: Body, caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_request_is_logged(
+    client: httpx2.AsyncClient, good: Body, caplog: pytest.LogCaptureFixture
+) -> None:
     """With a share of 1 each request has a line, with what is known of it."""
     caplog.set_level(logging.INFO)
     await client.post("/score", json=good, headers={"x-request-id": "one"} | SAMPLED)
@@ -196,7 +198,7 @@ async def test_every_request_is_logged(client: httpx.AsyncClient, good: Body, ca
 
 
 @pytest.mark.parametrize("update", [{"access_log": 0.5}])
-async def test_share_of_requests_is_logged(client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
+async def test_share_of_requests_is_logged(client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture) -> None:
     """With a share of a half about half of the requests have a line."""
     caplog.set_level(logging.INFO)
     for _ in range(200):
@@ -205,7 +207,7 @@ async def test_share_of_requests_is_logged(client: httpx.AsyncClient, caplog: py
 
 
 async def test_nothing_is_logged_by_default(
-    client: httpx.AsyncClient, good: Body, caplog: pytest.LogCaptureFixture
+    client: httpx2.AsyncClient, good: Body, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a share and a limit a request leaves no line."""
     caplog.set_level(logging.INFO)
@@ -215,7 +217,7 @@ async def test_nothing_is_logged_by_default(
 
 @pytest.mark.parametrize("update", [{"slow_ms": 50}])
 async def test_slow_request_is_logged(
-    client: httpx.AsyncClient, engine: FakeEngine, good: Body, caplog: pytest.LogCaptureFixture
+    client: httpx2.AsyncClient, engine: FakeEngine, good: Body, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A request that took longer than the limit leaves a warning with its stages."""
     engine.gate.clear()
@@ -234,7 +236,7 @@ async def test_slow_request_is_logged(
 
 @pytest.mark.parametrize("update", [{"slow_ms": 60_000}])
 async def test_fast_request_is_not_slow(
-    client: httpx.AsyncClient, good: Body, caplog: pytest.LogCaptureFixture
+    client: httpx2.AsyncClient, good: Body, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A request that took less than the limit leaves no line."""
     await client.post("/score", json=good)
@@ -243,7 +245,7 @@ async def test_fast_request_is_not_slow(
 
 @pytest.mark.parametrize("update", [{"slow_ms": 50}])
 async def test_slow_failure_is_logged(
-    client: httpx.AsyncClient, engine: FakeEngine, good: Body, caplog: pytest.LogCaptureFixture
+    client: httpx2.AsyncClient, engine: FakeEngine, good: Body, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A request whose deadline passed says how long it waited, and what it was."""
     engine.gate.clear()
@@ -258,7 +260,7 @@ async def test_slow_failure_is_logged(
 
 @pytest.mark.parametrize("update", [{"slow_ms": 0}])
 async def test_storm_of_slow_requests_is_rationed(
-    client: httpx.AsyncClient, good: Body, caplog: pytest.LogCaptureFixture
+    client: httpx2.AsyncClient, good: Body, caplog: pytest.LogCaptureFixture
 ) -> None:
     """However many are slow, ten a second are logged, and the next line says how many were not."""
     sent = 40

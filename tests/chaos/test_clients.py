@@ -6,7 +6,7 @@ import struct
 import time
 from contextlib import ExitStack
 
-import httpx
+import httpx2
 
 from tests.chaos.bodies import GOOD, is_close
 from tests.chaos.conftest import COMMITTED
@@ -58,7 +58,7 @@ def test_killed_clients_leave_nothing_in_flight(start_faulty: StartServer) -> No
             slept = time.monotonic()
             kill_after(server, whole)
             wait_until(server, "din_in_flight_requests 2.0")
-            assert "0 waiting" in httpx.get(server.url + "/health", timeout=5).json()["checks"]["executors"]["detail"]
+            assert "0 waiting" in httpx2.get(server.url + "/health", timeout=5).json()["checks"]["executors"]["detail"]
             assert time.monotonic() - slept < 4, "the executors were no longer busy"
         wait_until(server, "din_in_flight_requests 0.0")
         assert is_close(server.score(good).json()["probabilities"], alone)

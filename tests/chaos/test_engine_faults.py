@@ -5,7 +5,7 @@ import json
 import time
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.chaos.bodies import GOOD, is_close
@@ -22,17 +22,17 @@ def told(fault: Fault, tag: int = 1) -> dict[str, Any]:
     return {**BODIES[2], "candidates": {"ids": [int(fault), 5], "tags": [tag, 1]}}
 
 
-def answers(server: Server, *bodies: dict[str, Any]) -> list[httpx.Response]:
+def answers(server: Server, *bodies: dict[str, Any]) -> list[httpx2.Response]:
     """Answers to requests sent at the same time, each on a connection of its own."""
 
-    async def ask() -> list[httpx.Response]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+    async def ask() -> list[httpx2.Response]:
+        async with httpx2.AsyncClient(base_url=server.url, timeout=20) as client:
             return await asyncio.gather(*(client.post("/score", json=body) for body in bodies))
 
     return asyncio.run(ask())
 
 
-def probabilities(response: httpx.Response) -> list[float]:
+def probabilities(response: httpx2.Response) -> list[float]:
     """Of an answer that must be one."""
     assert response.status_code == 200, response.text
     scores: list[float] = response.json()["probabilities"]
@@ -41,7 +41,7 @@ def probabilities(response: httpx.Response) -> list[float]:
 
 def read_metric(server: Server, name: str) -> float:
     """One value of /metrics; 0 where there is none yet."""
-    lines = httpx.get(server.url + "/metrics", timeout=5).text.splitlines()
+    lines = httpx2.get(server.url + "/metrics", timeout=5).text.splitlines()
     return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name + " ")), 0.0)
 
 
@@ -59,7 +59,7 @@ def test_failed_batch_is_nobody_elses(start_faulty: StartServer, executors: int)
         assert read_metric(server, 'din_requests_total{code="internal"}') == 3 * len(WRONG)
         assert server.log.read_text().count("Traceback") == len(WRONG)
         assert sum(neighbours(server, fault, alone) for fault in WRONG * 2) > 20
-        assert httpx.get(server.url + "/health", timeout=5).json()["status"] == "ok"
+        assert httpx2.get(server.url + "/health", timeout=5).json()["status"] == "ok"
 
 
 def neighbours(server: Server, fault: Fault, alone: list[list[float]]) -> int:
@@ -85,7 +85,7 @@ def test_hanging_executor_is_noticed(start_faulty: StartServer) -> None:
         assert time.monotonic() - started < 3
         dead = server.poll("/health/live", lambda response: response.status_code == 503)
         assert dead.json()["checks"]["executors"]["ok"] is False
-        assert httpx.get(server.url + "/health", timeout=1).json()["status"] == "failed"
+        assert httpx2.get(server.url + "/health", timeout=1).json()["status"] == "failed"
         assert is_close(probabilities(server.score(BODIES[3])), alone)  # by the other executor
         assert time.monotonic() - started < 5
         server.poll("/health/live", lambda response: response.status_code == 200)

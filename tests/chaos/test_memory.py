@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 
 from benchmarks.kinds import Kinds
@@ -30,7 +30,7 @@ def test_soak(kinds: Kinds, tmp_path: Path) -> None:
                 loads += 1
                 held.append((passed, process.memory_info().rss))
                 time.sleep(1)
-        text = httpx.get(server.url + "/metrics").text
+        text = httpx2.get(server.url + "/metrics").text
     settled = next(rss for passed, rss in held if passed >= SETTLED * SECONDS)
     assert max(rss for passed, rss in held if passed >= SETTLED * SECONDS) <= GROWTH * settled
     assert found["errors"] == {}

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 
@@ -39,7 +39,7 @@ def test_fifty_switches_fail_nobody(kinds: Kinds, tmp_path: Path) -> None:
                 response = admin(server, "POST", f"versions/{2 + i % 3}/activate")
                 assert response.status_code == 200, response.text
                 time.sleep(0.1)  # some requests for each
-        text = httpx.get(server.url + "/metrics").text
+        text = httpx2.get(server.url + "/metrics").text
     assert found["errors"] == {}
     assert found["answered"] == found["sent"] > 1000
     assert set(found["versions"]) == {"1", "2", "3", "4"}
@@ -155,8 +155,8 @@ def test_no_bad_version_hurts(kinds: Kinds, tmp_path: Path) -> None:
                     server.poll("/metrics", lambda response: count in response.text)
             states = {each["version"]: each for each in admin(server, "GET", "versions").json()["versions"]}
             time.sleep(1)  # some looks more
-            health = httpx.get(server.url + "/health")
-            assert count in httpx.get(server.url + "/metrics").text
+            health = httpx2.get(server.url + "/health")
+            assert count in httpx2.get(server.url + "/metrics").text
     assert (found["errors"], found["versions"]) == ({}, {"1": found["sent"]})
     assert (health.status_code, health.json()["status"], health.json()["version"]) == (200, "degraded", "1")
     for version, (name, (_, reason)) in enumerate(DAMAGES.items(), 2):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from click.testing import Result
 
@@ -48,12 +48,12 @@ def test_movielens_needs_ids_alone(
             left = [each for place, each in enumerate(BARE["history"]["ids"]) if place != removed]
             again = server.score(BARE | {"history": {"ids": left}, "explain": False}).json()["probabilities"]
             assert without == pytest.approx(again[attention["candidates"][n]], abs=1e-6)
-        found = httpx.get(server.url + "/catalog", params={"query": "toy story", "limit": 3}).json()
+        found = httpx2.get(server.url + "/catalog", params={"query": "toy story", "limit": 3}).json()
         assert found["total"] == 9742
         assert found["items"][0] == {"id": 1, "tag": 3, "title": "Toy Story (1995)"}
         assert {**found, "items": found["items"][:1]} in [json.loads(block) for block in readme.fenced("json")]
         assert [each["title"] for each in found["items"]][1:] == ["Toy Story 2 (1999)", "Toy Story 3 (2010)"]
-        asked = httpx.get(server.url + "/catalog", params={"ids": "3114,99999999,1"}).json()["items"]
+        asked = httpx2.get(server.url + "/catalog", params={"ids": "3114,99999999,1"}).json()["items"]
         assert [each["id"] for each in asked] == [3114, 1]
 
 
@@ -68,13 +68,13 @@ def test_workers_follow_the_file(
         with file.open() as rows:
             kept = list(csv.reader(rows))[:11]
         put(file, kept)
-        every(server, lambda: httpx.get(server.url + "/catalog").json()["total"] == 10)
+        every(server, lambda: httpx2.get(server.url + "/catalog").json()["total"] == 10)
         put(file, [*kept, ["x", "1", "Movie x"]])
         problem = "catalog.csv: line 12, column id: 'x' is not an integer"
-        every(server, lambda: httpx.get(server.url + "/health").json()["checks"]["catalog"]["detail"] == problem)
+        every(server, lambda: httpx2.get(server.url + "/health").json()["checks"]["catalog"]["detail"] == problem)
         answer = server.score({"history": {"ids": [1]}, "candidates": {"ids": [2, 77]}})
         assert answer.status_code == 200
-        metrics = httpx.get(server.url + "/metrics").text
+        metrics = httpx2.get(server.url + "/metrics").text
         assert "din_catalog_items 10.0" in metrics
         assert 'din_catalog_loads_total{result="refused"} 2.0' in metrics
         assert "din_catalog_unknown_ids_total 1.0" in metrics

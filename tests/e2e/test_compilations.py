@@ -4,7 +4,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 
@@ -30,7 +30,7 @@ def draw_body(seed: int) -> dict[str, Any]:
 
 def read_metric(server: Server, name: str) -> float:
     """One value of /metrics, by name and labels."""
-    found = re.search(rf"^{re.escape(name)} (\S+)$", httpx.get(server.url + "/metrics").text, re.MULTILINE)
+    found = re.search(rf"^{re.escape(name)} (\S+)$", httpx2.get(server.url + "/metrics").text, re.MULTILINE)
     assert found, name
     return float(found[1])
 
@@ -49,7 +49,7 @@ def test_nothing_compiles_under_traffic(start_server: StartServer, engine: str, 
         health = server.poll("/health", lambda response: response.json()["status"] == "ok").json()
         names = [f'din_compilations_total{{phase="{phase}"}}' for phase in ("load", "traffic")]
         ready = [read_metric(server, name) for name in names]
-        with httpx.Client(base_url=server.url, timeout=60) as client, ThreadPoolExecutor(8) as pool:
+        with httpx2.Client(base_url=server.url, timeout=60) as client, ThreadPoolExecutor(8) as pool:
             statuses = list(pool.map(lambda seed: client.post("/score", json=draw_body(seed)).status_code, range(300)))
         assert health["engine"] == engine
         assert ready == [workers * programs, 0]

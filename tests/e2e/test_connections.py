@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests import readme
@@ -176,11 +176,11 @@ def test_too_many_connections_are_refused(server: Server) -> None:
         assert b"retry-after: 1\r\n" in received
         opened[0].close()
         time.sleep(0.1)
-        assert httpx.get(f"{server.url}/health").status_code == 200
-        assert f"din_connections {CONNECTIONS}.0" in httpx.get(f"{server.url}/metrics").text
+        assert httpx2.get(f"{server.url}/health").status_code == 200
+        assert f"din_connections {CONNECTIONS}.0" in httpx2.get(f"{server.url}/metrics").text
 
 
 def test_log_has_no_traceback_and_the_server_still_scores(server: Server) -> None:
     """After all that the server is ready."""
-    assert httpx.get(f"{server.url}/health").json()["status"] == "ok"
+    assert httpx2.get(f"{server.url}/health").json()["status"] == "ok"
     assert Path(server.log).read_text().count("Traceback") == 0

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 pytest.importorskip("service.engine.native._forward", reason="the native engine is not built")
@@ -34,7 +34,7 @@ def test_native_engine_or_none(made_elsewhere: Path, start_server: StartServer) 
         health = server.poll("/health", lambda response: response.json()["status"] != "loading")
         assert (health.status_code, health.json()["status"], health.json()["engine"]) == (503, "failed", None)
         assert health.json()["checks"]["model"] == {"ok": False, "detail": reason(made_elsewhere)}
-        assert httpx.get(server.url + "/health/live").status_code == 200
+        assert httpx2.get(server.url + "/health/live").status_code == 200
 
 
 def test_other_engine_serves_instead(made_elsewhere: Path, start_server: StartServer) -> None:
@@ -47,7 +47,7 @@ def test_other_engine_serves_instead(made_elsewhere: Path, start_server: StartSe
         golden = artifact.read_golden(made_elsewhere / "1").requests[0]
         answer = server.score(golden.model_dump(mode="json", include={"history", "candidates"})).json()
         assert answer["probabilities"] == pytest.approx(golden.probabilities, abs=1e-5)
-        assert httpx.get(server.url + "/model").json()["fallback_reason"] == reason(made_elsewhere)
-        metrics = httpx.get(server.url + "/metrics").text
+        assert httpx2.get(server.url + "/model").json()["fallback_reason"] == reason(made_elsewhere)
+        metrics = httpx2.get(server.url + "/metrics").text
         assert re.search(r"^din_engine_fallbacks_total 1\.0$", metrics, re.MULTILINE)
         assert f"serving with TensorFlow: {reason(made_elsewhere)}" in server.log.read_text()

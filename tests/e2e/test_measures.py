@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,7 +19,7 @@ FILMS, NO_FILM = list(range(1, 6)), 10**9  # MovieLens numbers its films from 1
 
 def measures(server: Server) -> dict[tuple[str, str], float]:
     """Every sample by its name and the values of its labels."""
-    text = httpx.get(server.url + "/metrics").text
+    text = httpx2.get(server.url + "/metrics").text
     return {
         (sample.name, ",".join(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(text)
@@ -41,7 +41,9 @@ def test_measures_of_a_real_server(start_server: StartServer, workers: int) -> N
     with start_server(MODEL_DIR, workers=workers, executors=1) as server:
         server.poll("/health", lambda response: response.json()["status"] == "ok")
         assert ("din_score_drift_psi", "1") not in measures(server)
-        with httpx.Client(limits=httpx.Limits(max_keepalive_connections=0)) as client:  # so that both workers get some
+        with httpx2.Client(
+            limits=httpx2.Limits(max_keepalive_connections=0)
+        ) as client:  # so that both workers get some
             for _ in range(60):
                 assert client.post(server.url + "/score", json=body(rng)).status_code == 200
         # Workers tell each other every second what they have counted.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -147,7 +147,7 @@ def test_server_works_when_nobody_reads_its_log(tmp_path: Path) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         server = Server(f"http://127.0.0.1:{port}", process, tmp_path / "no.log")
         server.poll("/health", lambda response: response.status_code == 200)
-        with httpx.Client(base_url=server.url) as client:
+        with httpx2.Client(base_url=server.url) as client:
             lived = [client.get(f"/health/live?{'x' * 100}").status_code for _ in range(1000)]
         assert lived == [200] * 1000
         assert server.score(BODY).status_code == 200

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from service import artifact
-from service.config import Settings
 from tests.image import ROOT
 from tests.loads import TOKEN, admin
 from tests.monitoring import Prometheus, dashboard, expressions, panels, rules, run_prometheus, substitute
@@ -68,7 +67,7 @@ def load(server: Server) -> Iterator[Load]:
     seen, ended, lock = Load(), threading.Event(), threading.Lock()
 
     def call(number: int) -> None:
-        with httpx.Client(base_url=server.url, timeout=10) as client:
+        with httpx2.Client(base_url=server.url, timeout=10) as client:
             at = number
             while not ended.wait(PAUSE_S):
                 content, headers = REQUESTS[at % len(REQUESTS)]

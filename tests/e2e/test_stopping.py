@@ -13,7 +13,7 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -108,11 +108,11 @@ def slow(candidates: int, seconds: int) -> dict[str, Any]:
 
 
 @contextmanager
-def waiting(server: Server, *bodies: dict[str, Any]) -> Iterator[list[Future[httpx.Response]]]:
+def waiting(server: Server, *bodies: dict[str, Any]) -> Iterator[list[Future[httpx2.Response]]]:
     """Requests that have been sent, on connections of their own, and are being worked on."""
     with ThreadPoolExecutor(len(bodies)) as pool:
         sent = [
-            pool.submit(httpx.post, f"{server.url}/score", json=body, timeout=60, headers={"X-Deadline-Ms": "60000"})
+            pool.submit(httpx2.post, f"{server.url}/score", json=body, timeout=60, headers={"X-Deadline-Ms": "60000"})
             for body in bodies
         ]
         time.sleep(0.5)
@@ -127,7 +127,7 @@ def test_second_signal_does_not_wait(start_server: StartServer, executors: int) 
             server.score(BODY)  # short batches run on the event loop of a lone executor when their time is known
         with waiting(server, slow(2, 40)) as (sent,):
             end_twice(server)
-            assert isinstance(sent.exception(), httpx.TransportError)
+            assert isinstance(sent.exception(), httpx2.TransportError)
     assert server.log.read_text().count("told to end at once: cut 1 requests") == 1
 
 
@@ -172,7 +172,7 @@ def test_grace_ends(start_server: StartServer) -> None:
 
 def test_drain_answers_and_says_so(start_server: StartServer) -> None:
     """While it drains the server is started and live, not ready, scores, and ends each connection with its answer."""
-    with start_server(MODEL, drain_delay_s=2) as server, httpx.Client(base_url=server.url) as client:
+    with start_server(MODEL, drain_delay_s=2) as server, httpx2.Client(base_url=server.url) as client:
         assert "connection" not in client.get("/health").headers
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
@@ -221,5 +221,7 @@ def test_not_started_before_the_first_version(start_server: StartServer, tmp_pat
     """Without any version the process is live, neither started nor ready."""
     (tmp_path / "din").mkdir()
     with start_server(tmp_path / "din", ready=False) as server:
-        statuses = {path: httpx.get(f"{server.url}/health/{path}").status_code for path in ("live", "started", "ready")}
+        statuses = {
+            path: httpx2.get(f"{server.url}/health/{path}").status_code for path in ("live", "started", "ready")
+        }
     assert statuses == {"live": 200, "started": 503, "ready": 503}

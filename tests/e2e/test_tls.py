@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from service.config import Settings
@@ -89,15 +89,15 @@ def test_server_speaks_https(
     url = f"https://127.0.0.1:{port}"
     with dinserve("serve") as process:
         try:
-            with httpx.Client(verify=context(pairs, with_client=asks), base_url=url) as client:
+            with httpx2.Client(verify=context(pairs, with_client=asks), base_url=url) as client:
                 wait_until_ready(client, process)
                 assert client.post("/score", json=BODY).status_code == 200
                 check_health_command(asks=asks)
-            with pytest.raises(httpx.TransportError):
-                httpx.get(f"http://127.0.0.1:{port}/health")
+            with pytest.raises(httpx2.TransportError):
+                httpx2.get(f"http://127.0.0.1:{port}/health")
             if asks:
-                with pytest.raises(httpx.TransportError):
-                    httpx.get(f"{url}/health", verify=context(pairs, with_client=False))
+                with pytest.raises(httpx2.TransportError):
+                    httpx2.get(f"{url}/health", verify=context(pairs, with_client=False))
             with socket.create_connection(("127.0.0.1", port)) as plain:
                 idle = context(pairs, with_client=asks).wrap_socket(plain)  # stays, and does not answer a farewell
                 process.terminate()
@@ -109,11 +109,11 @@ def test_server_speaks_https(
     assert "Traceback" not in log
 
 
-def wait_until_ready(client: httpx.Client, process: subprocess.Popen[str]) -> None:
+def wait_until_ready(client: httpx2.Client, process: subprocess.Popen[str]) -> None:
     """Ask until it is, for as long as it lives."""
     end = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < end:
-        with suppress(httpx.TransportError):
+        with suppress(httpx2.TransportError):
             if client.get("/health").status_code == 200:
                 return
         time.sleep(0.2)

@@ -7,7 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -31,7 +31,7 @@ def test_killed_worker_is_replaced_without_a_refused_request(start_server: Start
             server.poll("/health", lambda response: response.json()["status"] == "ok")
         assert set(before + during) == {200}
         assert victim not in workers(server)
-        assert 'din_requests_total{code="ok"} 400.0' in httpx.get(server.url + "/metrics").text
+        assert 'din_requests_total{code="ok"} 400.0' in httpx2.get(server.url + "/metrics").text
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
