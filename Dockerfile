@@ -6,7 +6,9 @@ ARG BASE_IMAGE=python:3.12.12-slim-bookworm
 FROM ${BASE_IMAGE} AS requirements
 COPY pyproject.toml /tmp/
 RUN python -c "import tomllib; \
-print(*tomllib.load(open('/tmp/pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > /requirements.txt
+project = tomllib.load(open('/tmp/pyproject.toml', 'rb'))['project']; \
+extras = project['optional-dependencies']; \
+print(*project['dependencies'], *extras['otel'], *extras['catalog'], sep='\n')" > /requirements.txt
 
 FROM ${BASE_IMAGE} AS dependencies
 COPY --from=requirements /requirements.txt /tmp/

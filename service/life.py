@@ -56,6 +56,8 @@ class Service:
         One worker of several listens only when it has loaded: until then the others answer in its place.
         """
         await self.scorer.start()
+        if self.catalog is not None and self.catalog.current is not None:
+            self.metrics.catalog(len(self.catalog))
         self._watching = asyncio.create_task(self._watch())
         if self.fleet is not None:
             await self.loaded()

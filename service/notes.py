@@ -50,24 +50,28 @@ class Notes:
     @property
     def runs(self) -> list[Run]:
         """Its batches."""
-        return self.scored.runs if self.scored else []
+        return [run for scored in self._scorings for run in scored.runs]
 
     def stages(self, ended: float) -> Iterator[Stage]:
         """The stages it went through, in order.
 
-        Those of a request larger than a batch have pack and infer of each of its batches; one that was not scored has,
-        for all that followed parsing, `wait`.
+        A request larger than a batch has pack and infer of each of its batches, one that was explained queue, pack and
+        infer three times, and one that was not scored, for all that followed parsing, `wait`.
         """
         if self.sample is None:
             return
         yield Stage("parse", self.read_at, self.parsed_at)
-        scored = self.scored
-        if scored is None:
+        if self.scored is None:
             yield Stage("wait", self.parsed_at, ended)
             return
-        yield Stage("queue", scored.entered, scored.released)
-        for run in scored.runs:
-            packed = run.started + run.pack_s
-            yield Stage("pack", run.started, packed)
-            yield Stage("infer", packed, packed + run.infer_s)
+        for scored in self._scorings:
+            yield Stage("queue", scored.entered, scored.released)
+            for run in scored.runs:
+                packed = run.started + run.pack_s
+                yield Stage("pack", run.started, packed)
+                yield Stage("infer", packed, packed + run.infer_s)
         yield Stage("respond", self.scored_at, self.rendered_at)
+
+    @property
+    def _scorings(self) -> tuple[Scored, ...]:
+        return (self.scored, *self.scored.then) if self.scored else ()

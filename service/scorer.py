@@ -43,21 +43,22 @@ class Scored:
     entered: float  # the queue, when it was admitted; as all times here, of `time.monotonic()`
     released: float  # the last of its batches
     runs: list[Run]  # of its batches: one, unless it was larger than a batch may be
+    then: tuple["Scored", ...] = ()  # what was scored after that to explain it; their times add up
 
     @property
     def queue_s(self) -> float:
         """Admitted until its batch was released; of several the last."""
-        return self.released - self.entered
+        return self.released - self.entered + sum([each.queue_s for each in self.then])
 
     @property
     def pack_s(self) -> float:
         """Laying out its batch; of several the longest."""
-        return max([run.pack_s for run in self.runs])
+        return max([run.pack_s for run in self.runs]) + sum([each.pack_s for each in self.then])
 
     @property
     def infer_s(self) -> float:
         """The engine's run of its batch; of several the longest."""
-        return max([run.infer_s for run in self.runs])
+        return max([run.infer_s for run in self.runs]) + sum([each.infer_s for each in self.then])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,7 +185,7 @@ class Scorer:
         assert explained.attention is not None  # noqa: S101  what an engine that explains gives
         ids, tags = explained.attention
         if not len(sample.seq_id):
-            return _add(scored, explained), Explanation(candidates, ids, tags, None, None)
+            return replace(scored, then=(explained,)), Explanation(candidates, ids, tags, None, None)
         removed = ids.argmax(axis=1)
         order, samples = reduce(chosen, removed)
         entered = time.monotonic()
@@ -192,7 +193,7 @@ class Scorer:
         again = _join(served, await self._answers((served, False), parts, deadline), entered)
         without = np.empty_like(again.probabilities)
         without[order] = again.probabilities
-        return _add(scored, explained, again), Explanation(candidates, ids, tags, removed, without)
+        return replace(scored, then=(explained, again)), Explanation(candidates, ids, tags, removed, without)
 
     async def _answers(self, key: Key, parts: list[Sample], deadline: float) -> list[tuple[Part, float]]:
         """Run samples, none larger than a batch, all or none; with each answer comes when its batch was released."""
@@ -257,8 +258,3 @@ def _join(served: Served, answers: list[tuple[Part, float]], entered: float) -> 
         max([released for _, released in answers]),
         [part.run for part in parts],
     )
-
-
-def _add(scored: Scored, *others: Scored) -> Scored:
-    """The answer of the first of several runs of a request, with the batches of all."""
-    return replace(scored, runs=[run for each in (scored, *others) for run in each.runs])

@@ -169,6 +169,23 @@ DATA: list[Panel] = [
         "The cost of a request grows with them.",
         span=12,
     ),
+    graph(
+        "Items in the catalog",
+        "none",
+        {
+            "{{instance}}": total("din_catalog_items", "instance"),
+            "{{result}}": total("din_catalog_loads_total", "result"),
+        },
+        "And how often its file was read, or refused. 0 without a catalog.",
+        span=12,
+    ),
+    graph(
+        "Ids the catalog does not have",
+        "none",
+        {"a second": rate("din_catalog_unknown_ids_total")},
+        "Of requests that leave tags out. They take the version's default tag.",
+        span=12,
+    ),
 ]
 
 PROCESS: list[Panel] = [

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service.commands.scrape import Distribution, Interval
-from service.specs import STAGES
+from service.spec import STAGES
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _MS = 1000

@@ -38,13 +38,14 @@ def body(candidates: int, history: int, first: int = 1) -> bytes:
     return json.dumps({name: {"ids": ids[:size], "tags": tags[:size]} for name, size in columns.items()}).encode()
 
 
-# What is sent in turn, with which header: a usual one, an empty history, one too long, strangers, a mistake; then so
-# many candidates that the queue is full, that the wait would be too long, or that the time runs out.
+# What is sent in turn, with which header: a usual one, an empty history, one too long, strangers, one whose tags the
+# catalog should have, a mistake; then so many candidates that the queue is full, that the wait would be too long, or that the time runs out.
 REQUESTS: list[tuple[bytes, dict[str, str]]] = [
     (body(50, 20), {}),
     (body(10, 0), {}),
     (body(100, 80), {}),
     (body(50, 20, first=10**9), {}),
+    (b'{"history": {"ids": [1]}, "candidates": {"ids": [1, 2]}}', {}),
     (b'{"history": 1}', {}),
     (body(2000, 50), {}),
     (body(2000, 50), {}),
@@ -102,9 +103,17 @@ class Watched:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A server with a serving version, a canary that is also the shadow, and one that is refused; all kinds of load."""
     folder = tmp_path_factory.mktemp("watched")
+    (folder / "items.csv").write_text("id,tag\n1,3\n")
     model_dir = shutil.copytree(COMMITTED, folder / "din")
     renumber(model_dir / "1", "2")
-    settings = {"poll_s": 0.5, "admin_token": TOKEN, "executors": 1, "max_queue_rows": 4000, "trace_ratio": 0.5}
+    settings: dict[str, Any] = {
+        "poll_s": 0.5,
+        "admin_token": TOKEN,
+        "executors": 1,
+        "max_queue_rows": 4000,
+        "trace_ratio": 0.5,
+        "catalog": folder / "items.csv",
+    }
     with (
         run_server(folder / "log", model_dir, **settings) as server,
         run_prometheus(folder / "prometheus", server.port) as prometheus,

@@ -205,7 +205,7 @@ def test_frame_shows_what_happened() -> None:
     server.metrics.shed("queue")
     server.metrics.stages(0.0001, 0.0002, 0.0003, 0.004, 0.0005)
     server.metrics.batch("native", 96, 2, 0.25, 0)
-    server.metrics.queue(41, 0.0123)
+    server.metrics.queue(41, 0.0123, 0.004)
     shown = text_of(frame.draw("http://server", Interval(before, server.look(2.0)), [75.0, 150.0]))
     for said in ("http://server", "din version 7 on native", "150", "<0.5", "12.3", "41", "96", "25", "infer", "▅█"):
         assert said in shown
