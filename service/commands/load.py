@@ -101,8 +101,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self.close()
+            self.usable = False
             self._end("no HTTP")
+            self.close()
 
     def on_body(self, body: bytes) -> None:
         """A part of one."""
@@ -190,16 +191,21 @@ class Load:
         self._late_s.append(time.perf_counter() - due)
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable:  # the server closes what is idle for long
+            if connection.usable:
                 connection.send(message, due)
                 return
+            self._open.discard(connection)  # the server closes what is idle for long
         self._waiting.append((message, due))
-        if len(self._open) + len(self._opening) < self._order.connections:
-            task = asyncio.create_task(self._connect())
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
-        else:
-            self._waited += 1
+        self._waited += not self._grow()
+
+    def _grow(self) -> bool:
+        """Open another connection, if there may be one."""
+        if len(self._open) + len(self._opening) >= self._order.connections:
+            return False
+        task = asyncio.create_task(self._connect())
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        return True
 
     async def _connect(self) -> None:
         order = self._order
@@ -219,6 +225,8 @@ class Load:
             self._next(connection)
         else:
             self._open.discard(connection)
+            if self._waiting:
+                self._grow()
         self._count(due, code)
 
     def _next(self, connection: Connection) -> None:

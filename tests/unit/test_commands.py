@@ -1,11 +1,12 @@
 """The parts of `score`, `bench` and `top` that ask nobody."""
 
+import asyncio
 import io
 import json
 import math
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
 import click
 import pytest
@@ -110,6 +111,44 @@ def test_table_needs_no_tags() -> None:
 def test_refusals_are_counted_by_code(content: bytes, code: str) -> None:
     """A refusal counts under the server's code, or under its status when it is somebody else's."""
     assert load.code_of(503, content) == code
+
+
+class Scrapped:
+    """Takes the place of a transport."""
+
+    aborted = False
+
+    def write(self, data: bytes) -> None:
+        """Send nothing."""
+
+    def abort(self) -> None:
+        """Note it."""
+        self.aborted = True
+
+
+@pytest.mark.parametrize(
+    ("pieces", "ends", "usable"),
+    [
+        pytest.param([b"HTTP/1.1 200 OK\r\nContent-Le", b"ngth: 2\r\n\r\n{", b"}"], ["ok"], True, id="pieces"),
+        pytest.param(
+            [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"], ["ok"], False, id="closing"
+        ),
+        pytest.param([b"HTTP/1.1 502 Bad\r\nContent-Length: 0\r\n\r\n"], ["status 502"], True, id="proxy"),
+        pytest.param([b"SSH-2.0-OpenSSH\r\n"], ["no HTTP"], False, id="no-http"),
+        pytest.param([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"], [], True, id="unfinished"),
+    ],
+)
+def test_connection_of_a_load_reads_answers(pieces: list[bytes], ends: list[str], usable: bool) -> None:
+    """An answer counts once it is whole, however it comes; a connection that is no good is not used again."""
+    ended: list[str] = []
+    connection = load.Connection(lambda *end: ended.append(end[2]))
+    connection.connection_made(cast("asyncio.Transport", Scrapped()))
+    connection.send(b"request", 1.0)
+    for piece in pieces:
+        connection.data_received(piece)
+    assert (ended, connection.usable) == (ends, usable)
+    connection.connection_lost(None)
+    assert ended == (ends or ["lost"])
 
 
 def test_message_is_a_whole_request() -> None:
