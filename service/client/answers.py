@@ -31,11 +31,11 @@ class Attention(_Answer):
     it is taken out of the history.
     """
 
-    candidates: tuple[int, ...] = ()
+    candidates: tuple[int, ...]
     ids: tuple[tuple[float, ...], ...]
     tags: tuple[tuple[float, ...], ...]
-    removed: tuple[int | None, ...] = ()
-    without: tuple[float | None, ...] = ()
+    removed: tuple[int | None, ...]
+    without: tuple[float | None, ...]
 
 
 class Scores(_Answer):

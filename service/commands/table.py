@@ -52,12 +52,9 @@ def _most_attended(request: dict[str, Any], scores: Scores) -> Iterator[tuple[in
     attention, history = scores.attention, request["history"]["ids"]
     if attention is None:
         return
-    rows = attention.candidates or range(len(attention.ids))
-    for row, at in enumerate(rows):
-        weights = attention.ids[row]
-        if not weights:
-            continue
-        most = max(range(len(weights)), key=weights.__getitem__)
-        kept = history[-len(weights) :]  # the newest
-        without = attention.without[row] if attention.without else None
-        yield at, (f"{kept[most]} ({weights[most]:.0%})", "" if without is None else f"{without:.4f}")
+    for at, weights, removed, without in zip(
+        attention.candidates, attention.ids, attention.removed, attention.without, strict=True
+    ):
+        if removed is not None:
+            kept = history[-len(weights) :]  # the newest
+            yield at, (f"{kept[removed]} ({weights[removed]:.0%})", f"{without:.4f}")

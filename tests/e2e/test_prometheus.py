@@ -39,7 +39,8 @@ def body(candidates: int, history: int, first: int = 1) -> bytes:
 
 
 # What is sent in turn, with which header: a usual one, an empty history, one too long, strangers, one whose tags the
-# catalog should have, a mistake; then so many candidates that the queue is full, that the wait would be too long, or that the time runs out.
+# catalog should have, a mistake; then so many candidates that the queue is full, that the wait would be too long, or
+# that the time runs out.
 REQUESTS: list[tuple[bytes, dict[str, str]]] = [
     (body(50, 20), {}),
     (body(10, 0), {}),

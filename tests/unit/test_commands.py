@@ -100,7 +100,7 @@ def test_explanations_are_shown() -> None:
 def test_table_needs_no_tags() -> None:
     """A request of ids alone, whose tags a catalog has, is shown as well."""
     request = {"history": {"ids": []}, "candidates": {"ids": [21, 22]}}
-    assert "22" in text_of(table.ranked(request, scores()))
+    assert "22" in text_of(table.ranked(request, scores(attention=None)))
 
 
 @pytest.mark.parametrize(
