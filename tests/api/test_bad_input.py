@@ -217,7 +217,7 @@ async def test_string_model_refuses_the_rest(client: httpx2.AsyncClient, body: b
         pytest.param("POST", "/metrics", 405, "method_not_allowed", "GET", id="post-metrics"),
         pytest.param("POST", f"/{MARKER}", 404, "not_found", None, id="unknown-path"),
         pytest.param("POST", "/score/", 404, "not_found", None, id="trailing-slash"),
-        pytest.param("GET", "/", 404, "not_found", None, id="root"),
+        pytest.param("POST", "/", 405, "method_not_allowed", "GET", id="post-playground"),
     ],
 )
 @pytest.mark.usefixtures("neighbour")
