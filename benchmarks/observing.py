@@ -1,10 +1,11 @@
 """What being observed costs: throughput with metrics and 1 % of the requests traced, against both off.
 
-python -m benchmarks.observing                     # two workloads, about six minutes
-python -m benchmarks.observing --rounds 1 --seconds 1 --workloads 10x20
+python -m benchmarks.observing                     # four workloads, about five minutes
+python -m benchmarks.observing --starts 1 --rounds 1 --seconds 1 --workloads 10x20
 python -m benchmarks.observing --append            # to RESULTS.md
 
-Three servers on one core, each measured in turn, round by round: what else the machine does hits all of them. Their
+Three servers on one core, each measured in turn, round by round: what else the machine does hits all of them. They are
+started anew a few times, as two processes of one program differ by some 5 %, for as long as they live. Their
 spans go to a collector that throws them away, on the load generator's core.
 """
 
@@ -62,28 +63,35 @@ def unobserved(model: Model) -> Server:
     return Server(OFF, arguments, SERVER_CPUS)
 
 
-def measure(model: Model, workloads: list[str], pace: Pace) -> Section:
-    """Load all three in turn."""
+def measure(model: Model, workloads: list[str], pace: Pace, starts: int) -> Section:
+    """Load all three in turn, `starts` times anew."""
     rows, findings = [], []
     observed = servers.ours(model.folder, SERVER_CPUS, "--trace-ratio", "0.01")
     trio = {OFF: unobserved(model), METRICS: servers.ours(model.folder, SERVER_CPUS), BOTH: observed}
-    with servers.running(*trio.values()):
-        targets = {name: Target(server, model.dtypes) for name, server in trio.items()}
-        for workload in workloads:
-            loads = _rounds(targets, workload, pace)
-            rows += [_row(workload, name, each, loads[OFF]) for name, each in loads.items()]
-            findings += [_finding(model, workload, loads, than) for than in (OFF, METRICS)]
+    found: dict[str, dict[str, list[Load]]] = {each: {name: [] for name in trio} for each in workloads}
+    for start in range(starts):
+        with servers.running(*trio.values()):
+            targets = {name: Target(server, model.dtypes) for name, server in trio.items()}
+            for workload in workloads:
+                for name, loads in _rounds(targets, workload, pace, start * pace.rounds).items():
+                    found[workload][name] += loads
+    for workload, by_server in found.items():
+        rows += [_row(workload, name, each, by_server[OFF]) for name, each in by_server.items()]
+        findings += [_finding(model, workload, by_server, than) for than in (OFF, METRICS)]
     if not Drain.taken:
         raise RuntimeError("no span arrived: nothing was traced")
-    note = f"8 connections; medians of {pace.rounds} rounds of {pace.seconds:g} s, in which each server has its turn."
+    note = (
+        f"8 connections; medians of {starts} starts with {pace.rounds} rounds of {pace.seconds:g} s each, in which each "
+        "server has its turn."
+    )
     return Section(f"Being observed, {model.name}, one core", rows, findings, note)
 
 
-def _rounds(targets: dict[str, Target], workload: str, pace: Pace) -> dict[str, list[Load]]:
+def _rounds(targets: dict[str, Target], workload: str, pace: Pace, first: int) -> dict[str, list[Load]]:
     """Every round begins with another server: whoever comes after a pause runs on a cooler core."""
     loads: dict[str, list[Load]] = {name: [] for name in targets}
     names = list(targets)
-    for i in range(pace.rounds):
+    for i in range(first, first + pace.rounds):
         for name in (*names[i % 3 :], *names[: i % 3]):
             loads[name].append(targets[name].load(workload, pace, connections=8, seed=SEEDS * i))
     return loads
@@ -117,9 +125,10 @@ def _finding(model: Model, workload: str, loads: dict[str, list[Load]], than: st
 def main() -> None:
     """Read the command line, measure, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each load run")
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=["10x20", "mixed"])
+    parser.add_argument("--starts", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3, help="with each start")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each load run")
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=["10x20", "100x50", "500x50", "mixed"])
     parser.add_argument("--append", action="store_true", help="add the run to RESULTS.md")
     options = parser.parse_args()
     where = report.machine()
@@ -128,10 +137,12 @@ def main() -> None:
     with collecting() as address:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = address  # the servers inherit it
         pace = Pace(options.rounds, options.seconds, (0, 0))
-        done = [measure(Model("committed", models.COMMITTED), options.workloads, pace)]
+        done = [measure(Model("committed", models.COMMITTED), options.workloads, pace, options.starts)]
     print(f"{report.text(done[0])}\n\n{report.targets(done[0].findings)}")
     if options.append:
-        report.append(where, f"observing, {options.rounds} rounds of {options.seconds:g} s", done)
+        report.append(
+            where, f"observing, {options.starts} starts, {options.rounds} rounds of {options.seconds:g} s", done
+        )
     print(report.as_json(where, done))
 
 

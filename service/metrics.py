@@ -6,11 +6,11 @@ from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from service import __version__
-from service.collectors import Drift, Facts, Spread, Tally, Versions, several
+from service.collectors import Count, Drift, Facts, Ledger, Spread, Tally, Versions, make_ledger, several
 from service.spec import CONNECTIONS_REFUSED, PARTS, PHASES, SEQUENCES, SHED, STAGES
 from service.specs import MODES, SPEC, SPECS
 
@@ -26,15 +26,18 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry, exposed: CollectorRegistry | None = None) -> None:
         self._registry = registry
         self._drift = Drift(exposed or registry, SPEC["din_score_drift_psi"].help)
-        self._requests = self._counter("din_requests_total")
-        self._codes = {"ok": self._requests.labels("ok")}  # by code: a look-up of labels takes 1.2 us
-        self._duration = self._histogram("din_request_duration_seconds")
-        stages = self._histogram("din_stage_duration_seconds")
+        self._requests = self._count("din_requests_total")
+        self._duration = self._tally("din_request_duration_seconds")
+        self._codes: dict[str, Ledger] = {}
+        self._of_code("ok")
+        stages = self._tally("din_stage_duration_seconds")
         self._stages = [stages.labels(stage) for stage in STAGES]
-        self._batch_rows = self._histogram("din_batch_rows")
-        self._batch_requests = self._histogram("din_batch_requests")
-        self._batch_padding = self._histogram("din_batch_padding_ratio")
+        self._scored = make_ledger(self._stages)
+        self._batch = [self._tally(f"din_batch_{each}") for each in ("rows", "requests", "padding_ratio")]
         self._in_flight = self._gauge("din_in_flight_requests")
+        self._here = 0  # requests in flight
+        if not several():
+            self._in_flight.set_function(lambda: self._here)
         self._connections = self._gauge("din_connections")
         ended = self._counter("din_connections_refused_total")
         self._connections_refused = {reason: ended.labels(reason) for reason in CONNECTIONS_REFUSED}
@@ -46,22 +49,23 @@ class Metrics:
         self._busy_s = 0.0  # counted there
         shed = self._counter("din_shed_total")
         self._shed = {reason: shed.labels(reason) for reason in SHED}
-        self._candidates = self._tally("din_request_candidates")
         lengths = self._tally("din_history_length")
-        self._lengths = [lengths.labels(sequence) for sequence in SEQUENCES]
+        self._asked = make_ledger(
+            [self._tally("din_request_candidates"), *[lengths.labels(sequence) for sequence in SEQUENCES]]
+        )
         self._truncated = self._counter("din_history_truncated_total")
         self._empty = self._counter("din_empty_histories_total")
         self._model_info = self._gauge("din_model_info")
         self._model: Gauge | None = None
-        self._batches = self._counter("din_batches_total")
-        self._engines: dict[str, Counter] = {}
+        self._batches = self._count("din_batches_total")
+        self._engines: dict[str, Ledger] = {}
         self._fallbacks = self._counter("din_engine_fallbacks_total")
         compilations = self._counter("din_compilations_total")
         self._compilations = {phase: compilations.labels(phase) for phase in PHASES}
         self._loads = self._counter("din_version_loads_total")
         self._by_version = Versions(
-            self._histogram("din_version_duration_seconds"),
-            self._histogram("din_shadow_difference"),
+            self._tally("din_version_duration_seconds"),
+            self._tally("din_shadow_difference"),
             self._spread("din_probability"),
             Facts(
                 self._gauge("din_model_created_timestamp_seconds"),
@@ -89,11 +93,11 @@ class Metrics:
 
     def enter(self) -> None:
         """A request has arrived."""
-        self._in_flight.inc()
+        self._here += 1
 
     def leave(self) -> None:
         """A request that had arrived is no longer handled."""
-        self._in_flight.dec()
+        self._here -= 1
 
     def connected(self) -> None:
         """A connection was opened."""
@@ -109,11 +113,9 @@ class Metrics:
 
     def request(self, code: str, duration_s: float, exemplar: dict[str, str] | None = None) -> None:
         """A request ended: `ok`, an error code, or `client_closed`; `exemplar` names its trace."""
-        child = self._codes.get(code)
-        if child is None:
-            child = self._codes[code] = self._requests.labels(code)
-        child.inc()
-        self._duration.observe(duration_s, exemplar)
+        (self._codes.get(code) or self._of_code(code)).add((duration_s,))
+        if exemplar is not None:
+            self._duration.mark(duration_s, exemplar)
 
     def shed(self, reason: str) -> None:
         """A request was refused as overloaded, for one of `SHED`."""
@@ -134,16 +136,25 @@ class Metrics:
         self._busy.inc(max(0.0, seconds - self._busy_s))
         self._busy_s = seconds
 
-    def stages(self, *durations_s: float, exemplar: dict[str, str] | None = None) -> None:
-        """A request was scored; seconds in the order of `STAGES`. `exemplar` names its trace."""
-        for child, duration_s in zip(self._stages, durations_s, strict=True):
-            child.observe(duration_s, exemplar)
+    def stages(
+        self,
+        parse_s: float,
+        queue_s: float,
+        pack_s: float,
+        infer_s: float,
+        respond_s: float,
+        exemplar: dict[str, str] | None = None,
+    ) -> None:
+        """A request was scored; `exemplar` names its trace."""
+        durations_s = (parse_s, queue_s, pack_s, infer_s, respond_s)  # in the order of `STAGES`
+        self._scored.add(durations_s)
+        if exemplar is not None:
+            for child, duration_s in zip(self._stages, durations_s, strict=True):
+                child.mark(duration_s, exemplar)
 
     def asked(self, candidates: int, lengths: tuple[int, int], *, truncated: bool, empty: bool) -> None:
         """A request was parsed: its candidates, and its history of `lengths` in the order of `SEQUENCES`."""
-        self._candidates.observe(candidates)
-        self._lengths[0].observe(lengths[0])
-        self._lengths[1].observe(lengths[1])
+        self._asked.add((candidates, *lengths))
         if truncated:
             self._truncated.inc()
         if empty:
@@ -188,8 +199,7 @@ class Metrics:
     def count(self) -> None:
         """Count what waits to be counted, so that other processes may read it."""
         self._by_version.count()
-        for each in (self._candidates, *self._lengths):
-            each.count()
+        self._in_flight.set(self._here)
 
     def shadow(self, outcome: str, version: str = "", difference: float = 0.0) -> None:
         """A request of the shadow's share was `compared`, `skipped` or `failed`."""
@@ -209,15 +219,12 @@ class Metrics:
 
     def batch(self, engine: str, rows: int, requests: int, padding: float, compilations: int) -> None:
         """An engine ran a batch, and compiled as many programs first."""
-        child = self._engines.get(engine)
-        if child is None:
-            child = self._engines[engine] = self._batches.labels(engine)
-        child.inc()
+        ledger = self._engines.get(engine)
+        if ledger is None:
+            ledger = self._engines[engine] = make_ledger(self._batch, self._batches.labels(engine))
+        ledger.add((rows, requests, padding))
         if compilations:
             self._compilations["traffic"].inc(compilations)
-        self._batch_rows.observe(rows)
-        self._batch_requests.observe(requests)
-        self._batch_padding.observe(padding)
 
     def model(self, name: str, version: str, engine: str) -> None:
         """This version is serving now."""
@@ -232,6 +239,14 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         return encode(self._drift), content_type
 
+    def _of_code(self, code: str) -> Ledger:
+        ledger = self._codes[code] = make_ledger([self._duration], self._requests.labels(code))
+        return ledger
+
+    def _count(self, name: str) -> Count:
+        spec = SPEC[name]
+        return Count(name, spec.help, spec.labels, registry=self._registry)
+
     def _counter(self, name: str) -> Counter:
         spec = SPEC[name]
         return Counter(name, spec.help, spec.labels, registry=self._registry)
@@ -243,12 +258,6 @@ class Metrics:
     def _spread(self, name: str) -> Spread:
         spec = SPEC[name]
         return Spread(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)
-
-    def _histogram(self, name: str) -> Histogram:
-        if not several():
-            return self._tally(name)
-        spec = SPEC[name]  # other workers read at any time
-        return Histogram(name, spec.help, spec.labels, registry=self._registry, buckets=spec.buckets)
 
     def _tally(self, name: str) -> Tally:
         spec = SPEC[name]
