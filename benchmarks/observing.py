@@ -52,9 +52,11 @@ def collecting() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Drain) as collector:
         thread = threading.Thread(target=collector.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{collector.server_port}"
-        collector.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{collector.server_port}"
+        finally:
+            collector.shutdown()
+            thread.join()
 
 
 def unobserved(model: Model) -> Server:
@@ -66,10 +68,10 @@ def unobserved(model: Model) -> Server:
 def measure(model: Model, workloads: list[str], pace: Pace, starts: int) -> Section:
     """Load all three in turn, `starts` times anew."""
     rows, findings = [], []
-    observed = servers.ours(model.folder, SERVER_CPUS, "--trace-ratio", "0.01")
-    trio = {OFF: unobserved(model), METRICS: servers.ours(model.folder, SERVER_CPUS), BOTH: observed}
-    found: dict[str, dict[str, list[Load]]] = {each: {name: [] for name in trio} for each in workloads}
+    found: dict[str, dict[str, list[Load]]] = {each: {OFF: [], METRICS: [], BOTH: []} for each in workloads}
     for start in range(starts):
+        observed = servers.ours(model.folder, SERVER_CPUS, "--trace-ratio", "0.01")
+        trio = {OFF: unobserved(model), METRICS: servers.ours(model.folder, SERVER_CPUS), BOTH: observed}
         with servers.running(*trio.values()):
             targets = {name: Target(server, model.dtypes) for name, server in trio.items()}
             for workload in workloads:
@@ -81,8 +83,8 @@ def measure(model: Model, workloads: list[str], pace: Pace, starts: int) -> Sect
     if not Drain.taken:
         raise RuntimeError("no span arrived: nothing was traced")
     note = (
-        f"8 connections; medians of {starts} starts with {pace.rounds} rounds of {pace.seconds:g} s each, in which each "
-        "server has its turn."
+        f"8 connections; medians of {starts} starts with {pace.rounds} rounds of {pace.seconds:g} s each, in which "
+        "each server has its turn."
     )
     return Section(f"Being observed, {model.name}, one core", rows, findings, note)
 
@@ -140,9 +142,8 @@ def main() -> None:
         done = [measure(Model("committed", models.COMMITTED), options.workloads, pace, options.starts)]
     print(f"{report.text(done[0])}\n\n{report.targets(done[0].findings)}")
     if options.append:
-        report.append(
-            where, f"observing, {options.starts} starts, {options.rounds} rounds of {options.seconds:g} s", done
-        )
+        what = f"observing, {options.starts} starts, {options.rounds} rounds of {options.seconds:g} s"
+        report.append(where, what, done)
     print(report.as_json(where, done))
 
 

@@ -64,7 +64,8 @@ SPECS = (
         "din_in_flight_requests",
         "gauge",
         (),
-        "Requests being handled. Counted from their headers' arrival until the answer is rendered.",
+        "Requests being handled. Counted from their headers' arrival until the answer is rendered; of several workers, "
+        "told every second.",
     ),
     Spec(
         "din_connections",
@@ -125,15 +126,14 @@ SPECS = (
         "din_request_candidates",
         "histogram",
         (),
-        "Candidates of a request. Observed when it is parsed; of several workers, told every second.",
+        "Candidates of a request. Observed when it is parsed.",
         ROW_BUCKETS,
     ),
     Spec(
         "din_history_length",
         "histogram",
         ("sequence",),
-        "Ids and tags in the history of a request, as sent: the model keeps its newest. Observed when it is parsed; of "
-        "several workers, told every second.",
+        "Ids and tags in the history of a request, as sent: the model keeps its newest. Observed when it is parsed.",
         LENGTH_BUCKETS,
     ),
     Spec(

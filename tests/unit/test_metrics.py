@@ -79,20 +79,21 @@ def test_tally_reads_as_a_histogram() -> None:
     """Rows below, at, between and above the bounds read as in plain collectors, each time anew."""
     plain, tallied = CollectorRegistry(), CollectorRegistry()
     columns = [
-        [
-            kind("din_x", "x", ["y"], registry=registry, buckets=(0, 0.5, 2)).labels("z"),
-            kind("din_w", "w", registry=registry, buckets=(1, 3)),
-        ]
-        for kind, registry in ((Histogram, plain), (Tally, tallied))
+        Histogram("din_x", "x", ["y"], registry=plain, buckets=(0, 0.5, 2)).labels("z"),
+        Histogram("din_w", "w", registry=plain, buckets=(1, 3)),
     ]
-    counted, ledger = Counter("din_n", "n", registry=plain), Count("din_n", "n", registry=tallied)
-    rows = Ledger(columns[1], ledger)
+    tallies = [
+        Tally("din_x", "x", ["y"], registry=tallied, buckets=(0, 0.5, 2)).labels("z"),
+        Tally("din_w", "w", registry=tallied, buckets=(1, 3)),
+    ]
+    counted = Counter("din_n", "n", registry=plain)
+    ledger = Ledger(tallies, Count("din_n", "n", registry=tallied))
     for values in ([-1.0, 0.0, 0.25, 0.5], [0.75, 2.0, 3.0], [], [float(i) for i in range(1500)]):
         for value in values:
-            for column, each in zip(columns[0], (value, value + 1), strict=True):
+            for column, each in zip(columns, (value, value + 1), strict=True):
                 column.observe(each)
             counted.inc()
-            rows.add((value, value + 1))
+            ledger.add((value, value + 1))
         assert generate_latest(tallied) == generate_latest(plain)
 
 
