@@ -147,6 +147,6 @@ def _make_scorer(settings: Settings, metrics: Metrics) -> Scorer:
     return Scorer(
         policy,
         settings.executors,
-        lambda by, batch: metrics.batch(by.name, sum(batch.rows), len(batch.rows), batch.padding, by.compilations()),
+        lambda by, batch, run: metrics.batch(by.name, run.rows, run.requests, batch.padding, by.compilations()),
         settings.stall_s,
     )

@@ -70,7 +70,7 @@ class Part:
     run: Run
 
 
-Observe: TypeAlias = Callable[[Engine, Batch], None]
+Observe: TypeAlias = Callable[[Engine, Batch, Run], None]
 
 
 class Scorer:
@@ -79,7 +79,7 @@ class Scorer:
     Args:
         policy: bounds of queue and batch.
         executors: batches run at once.
-        observe: called with every batch run and the engine that ran it, in its executor thread.
+        observe: called with the engine, the batch and the record of each run, in its executor thread.
         stall_s: no batch takes this long; a process whose executor hangs should be replaced.
     """
 
@@ -227,8 +227,8 @@ class Scorer:
         parts = [batch.split(each) for each in blocked]
         if not all(math.isfinite(np.dot(each, each)) for each in parts[0]):  # 1 us; np.isfinite(each).all() takes 3
             raise ValueError(f"version {served.version} answered with NaN or infinity")
-        self._observe(engine, batch)
         run = Run(engine.name, sum(batch.rows), len(samples), started, packed - started, done - packed)
+        self._observe(engine, batch, run)
         return [
             Part(parts[0][i], _attention(sample, parts, i) if explain else None, run)
             for i, sample in enumerate(samples)

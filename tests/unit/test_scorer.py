@@ -83,7 +83,7 @@ async def scorer(engine: FakeEngine) -> AsyncIterator[Scorer]:
 def make_scorer(observed: list[Batch] | None = None) -> Scorer:
     """Make a scorer that notes its batches."""
     batches = [] if observed is None else observed
-    return Scorer(Policy(10, 40), 1, lambda _, batch: batches.append(batch))
+    return Scorer(Policy(10, 40), 1, lambda _, batch, __: batches.append(batch))
 
 
 def draw(ids: int, tags: int, candidates: int, seed: int = 1) -> Sample:
