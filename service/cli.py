@@ -156,6 +156,7 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
 
     if fleet is not None:
         end_with_parent()
+    tracing = make_tracing(settings)  # before what is here is left out of the search for cycles
     garbage.take_over()
     intra, inter = settings.intra_op_threads, settings.inter_op_threads
     opener = Opener(
@@ -164,7 +165,7 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
         partial(choice.load_tried, intra_op_threads=intra, inter_op_threads=inter),
         settings.allowed_manifests,
     )
-    return create_app(settings, opener, fleet=fleet, tracing=make_tracing(settings))
+    return create_app(settings, opener, fleet=fleet, tracing=tracing)
 
 
 def _to_sizes(_: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:

@@ -80,7 +80,7 @@ def make_tracing(settings: Settings) -> "Tracing | None":
     """
     if not settings.trace_ratio:
         return None
-    check_tracing(settings)
+    _require_opentelemetry(settings)
     from service import tracing
 
     return tracing.make_tracing(settings.trace_ratio)
@@ -92,13 +92,19 @@ def check_tracing(settings: Settings) -> None:
     Raises:
         SettingsError: as `make_tracing`.
     """
+    _require_opentelemetry(settings)
+    from service import tracing
+
+    tracing.make_processor().shutdown()  # type: ignore[no-untyped-call]
+
+
+def _require_opentelemetry(settings: Settings) -> None:
     try:
-        from service import tracing
+        import service.tracing  # noqa: F401
     except ImportError as error:
         raise SettingsError(
             f"DIN_TRACE_RATIO = {settings.trace_ratio}: traces need OpenTelemetry: pip install 'dinserve[otel]'"
         ) from error
-    tracing.make_processor().shutdown()  # type: ignore[no-untyped-call]
 
 
 def _attributes(call: Call, notes: Notes, scope: Scope) -> dict[str, Any]:
