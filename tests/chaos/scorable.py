@@ -5,21 +5,18 @@ from typing import Any
 import schemathesis
 
 DEADLINE = "X-Deadline-Ms"
+_COLUMNS = {"ids", "tags"}
 
 
 @schemathesis.hook
 def map_body(context: schemathesis.HookContext, body: Any) -> Any:
-    """Give a body of numbers and strings only integers, and as many tags as ids of candidates."""
+    """Give a body of numbers and strings only integers, and as many tags, where it has any, as ids of candidates."""
     match body:
-        case {
-            "history": {"ids": [*past_ids], "tags": [*past_tags]},
-            "candidates": {"ids": [_, *_] as ids, "tags": [_, *_] as tags},
-        } if all(_is_value(each) for each in (*past_ids, *past_tags, *ids, *tags)):
-            count = max(len(ids), len(tags))  # to cut one would mend what is too long by mistake
-            history = {**body["history"], "ids": _to_numbers(past_ids), "tags": _to_numbers(past_tags)}
-            columns = {name: (_to_numbers(each) + [1] * count)[:count] for name, each in (("ids", ids), ("tags", tags))}
-            candidates = {**body["candidates"], **columns}
-            return {**body, "history": history, "candidates": candidates}
+        case {"history": {"ids": [*_]} as history, "candidates": {"ids": [_, *_]} as candidates}:
+            columns = [each[name] for each in (history, candidates) for name in _COLUMNS & each.keys()]
+            if all(isinstance(column, list) and all(map(_is_value, column)) for column in columns):
+                count = max(len(candidates[name]) for name in _COLUMNS & candidates.keys())
+                return {**body, "history": _mended(history), "candidates": _mended(candidates, count)}
     return body
 
 
@@ -31,6 +28,12 @@ def map_headers(context: schemathesis.HookContext, headers: Any) -> Any:
     except (KeyError, TypeError, ValueError):
         return headers
     return {**headers, DEADLINE: "1000"} if hurried else headers
+
+
+def _mended(part: dict[str, Any], count: int = 0) -> dict[str, Any]:
+    """A part with columns of integers, at least `count` of them: to cut one would mend what is too long by mistake."""
+    columns = {name: _to_numbers(part[name]) for name in _COLUMNS & part.keys()}
+    return {**part, **{name: column + [1] * (count - len(column)) for name, column in columns.items()}}
 
 
 def _is_value(value: Any) -> bool:
