@@ -46,7 +46,10 @@ class Tally(_Fed, Histogram):
 
     def observe_all(self, values: NDArray[Any]) -> None:
         """Count every value (N,)."""
-        places = np.searchsorted(self._upper_bounds, values)  # the first bound that is no less
+        self._count(np.searchsorted(self._upper_bounds, values), values)  # the first bound that is no less
+
+    def _count(self, places: NDArray[np.intp], values: NDArray[Any]) -> None:
+        """Count values (N,) in buckets `places` (N,)."""
         for bucket, count in zip(self._buckets, np.bincount(places).tolist(), strict=False):
             if count:
                 bucket.inc(count)
@@ -119,7 +122,10 @@ def make_ledger(columns: Sequence[Tally], counter: Count | None = None) -> Ledge
 
 
 class Spread(Tally):
-    """A histogram of what comes in arrays, which are counted together: a twentieth of the time, one by one."""
+    """A histogram of shares that come in arrays, which are counted together: a twentieth of the time, one by one.
+
+    Its bounds are those of equal bins from 0 to 1, so that a bin is found by a product; a search takes twice as long.
+    """
 
     _EVERY = 64  # arrays
     _LONGEST_S = 1.0
@@ -131,6 +137,13 @@ class Spread(Tally):
         if len(self._arrays) >= self._EVERY or now - self._counted >= self._LONGEST_S:
             self._counted = now
             self.count()
+
+    def observe_all(self, values: NDArray[np.float32]) -> None:
+        """Count every value (N,)."""
+        bins = len(self._upper_bounds) - 1  # and one beyond 1
+        # In doubles, as a float32 times so small a number is exact in them: what is on a bound does not get beyond it.
+        places = np.ceil(np.multiply(values, bins, dtype=np.float64)).astype(np.intp) - 1
+        self._count(places.clip(0, bins), values)
 
     def _metric_init(self) -> None:
         super()._metric_init()

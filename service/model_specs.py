@@ -36,7 +36,7 @@ MODEL_SPECS = (
         "din_ids_checked_total",
         "counter",
         ("part",),
-        "Item ids looked up among those met in training: of at most 20 requests a second, 512 of each part at most. "
+        "Item ids looked up among those met in training: of at most 5 requests a second, 512 of each part at most. "
         "Counted when the request has been answered.",
     ),
     Spec(

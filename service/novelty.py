@@ -8,7 +8,7 @@ from service.batch import Ids, Sample
 from service.loading import Served
 from service.seen import SeenIds
 
-PAUSE_S: Final = 0.05  # between two requests that are looked at
+PAUSE_S: Final = 0.2  # between two requests that are looked at
 MOST_IDS: Final = 512  # of a part of one: strings take 0.2 ms
 
 Report = Callable[[str, int, int], None]
