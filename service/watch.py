@@ -46,7 +46,7 @@ class Watch:
         trace = None
         if scores and self._tracing is not None:
             trace = self._tracing.sample(_SPAN, call.headers.get(b"traceparent"), call.arrived)
-        logged = random.random() < self._share  # noqa: S311  no secret
+        logged = self._share > 0 and random.random() < self._share  # noqa: S311  no secret
         if logged or trace is not None or (scores and self._slow_s < math.inf):
             call.notes = Notes(logged, trace, scores)
 
