@@ -72,6 +72,8 @@ class Architecture(_Frozen):
     softmax: bool = True
     shared_tables: bool = False
     pooling: Literal["attention", "mean"] = "attention"
+    product: bool = False  # the head also reads pooled * target of each pair
+    item_bias: bool = False  # every id has a number of its own, added to the log-odds
 
 
 class RowSignature(_Frozen):
