@@ -153,16 +153,12 @@ class Folded:
     def embed(self, blocks: Blocks) -> tuple[Embedded, Embedded]:
         """Hash and look up: targets (K, B, D) and perhaps biases (K, B), histories (R, T, D) and (R, U, D)."""
         features, din = self.din.features, self.din
-        buckets = {"id": features.id.buckets, "tag": features.tag.buckets}
-        ids, tags = to_bucket(blocks.target_id, buckets["id"]), to_bucket(blocks.target_tag, buckets["tag"])
+        ids, tags = to_bucket(blocks.target_id, features.id.buckets), to_bucket(blocks.target_tag, features.tag.buckets)
         q = [tf.gather(din.target_tables["id"], ids), tf.gather(din.target_tables["tag"], tags)]
         if din.architecture.item_bias:
             q.append(tf.gather(din.bias_id, ids))
-        k = [
-            tf.gather(din.tables[name], to_bucket(values, buckets[name]))
-            for name, values in (("id", blocks.seq_id), ("tag", blocks.seq_tag))
-        ]
-        return tuple(q), tuple(k)
+        ids, tags = to_bucket(blocks.seq_id, features.id.buckets), to_bucket(blocks.seq_tag, features.tag.buckets)
+        return tuple(q), (tf.gather(din.tables["id"], ids), tf.gather(din.tables["tag"], tags))
 
     def score(self, blocks: Blocks) -> Tensor:
         """Probabilities (K, B) of any number of blocks, chunk by chunk.

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.training import din as network
 from service.artifact import Architecture, Feature
+from service.training import din as network
 from service.training.din import AttentionUnit, Din, Pair, Rows, mean_pool, to_bucket
 
 MakeDin: TypeAlias = Callable[..., Any]
