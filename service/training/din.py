@@ -6,7 +6,7 @@ every target. What is served has two pairs, id and tag.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
@@ -42,11 +42,11 @@ class Rows(NamedTuple):
             "tag": Pair(self.seq_tag, self.seq_tag_length, self.target_tag),
         }
 
-    @classmethod
-    def of(cls, pairs: Mapping[str, Pair]) -> Self:
+    @staticmethod
+    def of(pairs: Mapping[str, Pair]) -> "Rows":
         """The reverse of `pairs`."""
         ids, tags = pairs["id"], pairs["tag"]
-        return cls(ids.sequence, tags.sequence, ids.length, tags.length, ids.target, tags.target)
+        return Rows(ids.sequence, tags.sequence, ids.length, tags.length, ids.target, tags.target)
 
 
 Inputs: TypeAlias = Rows | Mapping[str, Pair]

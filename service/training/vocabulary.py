@@ -7,7 +7,6 @@ Dimension letters: N samples, E events, B buckets, V rows.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +27,7 @@ class Counts:
     entries: NDArray[np.int64]  # (B,) in the samples' histories
     events: NDArray[np.int64]  # (B,) the same, an event that stands in many samples' histories counted once
 
-    def __add__(self, other: Self) -> "Counts":
+    def __add__(self, other: "Counts") -> "Counts":
         """Of both together."""
         return Counts(self.targets + other.targets, self.entries + other.entries, self.events + other.events)
 
