@@ -19,7 +19,7 @@ from service.training import Samples, evaluate
 from service.training.adam import Adam
 from service.training.batches import Batches, by_length, in_order, shuffle
 from service.training.checkpoints import Checkpoints
-from service.training.din import Din, Rows, graph
+from service.training.din import Din, Inputs, Rows, graph
 from service.training.layers import Tensor
 from service.training.logs import Logs
 from service.training.parts import Parts
@@ -77,7 +77,7 @@ class State(tf.Module):
     def stopped(self, patience: int) -> bool:
         """Whether no epoch follows."""
         epoch = int(self.epoch)
-        return epoch == len(self.gauc) or (epoch > 0 and epoch - self.best_epoch >= patience)
+        return epoch == self.gauc.shape[0] or (epoch > 0 and epoch - self.best_epoch >= patience)
 
     def copy_to(self, judged: Din) -> None:
         """Give another network the weights of this moment, their averages where they are averaged."""
@@ -225,8 +225,9 @@ class Fit:
 def make_din(task: Task, recipe: Recipe) -> Din:
     """A network with the weights it starts from."""
     rows = {name: vocabulary.rows for name, vocabulary in task.train.vocabularies.items()}
-    options = {"layer_norm": recipe.layer_norm, "dropout": recipe.dropout}
-    return Din(task.features, task.architecture, recipe.seed, rows, **options)
+    return Din(
+        task.features, task.architecture, recipe.seed, rows, layer_norm=recipe.layer_norm, dropout=recipe.dropout
+    )
 
 
 def make_step(state: State, task: Task, recipe: Recipe) -> Callable[[Rows, Tensor, Tensor, Tensor], Tensor]:
@@ -241,7 +242,7 @@ def make_step(state: State, task: Task, recipe: Recipe) -> Callable[[Rows, Tenso
     weights = din.trainable_variables
     kernels = [each for each in weights if each.name.startswith("kernel")]
 
-    def step(rows: Rows, label: Tensor, rate: Tensor, number: Tensor) -> Tensor:
+    def step(rows: Inputs, label: Tensor, rate: Tensor, number: Tensor) -> Tensor:
         if recipe.replace_rate:
             rows = replace_rows(rows, recipe.replace_rate, tf.stack([tf.constant(recipe.seed, tf.int64), number]))
         with tf.GradientTape() as tape:
