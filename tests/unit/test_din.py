@@ -264,10 +264,10 @@ def test_attention_without_its_wide_input(training: bool, activation: Any) -> No
 def test_tables_of_rows(make_din: MakeDin) -> None:
     """A network in training has as many rows as it is told, and one that is told nothing a row for each bucket."""
     compact, full = make_din(rows={"id": 30, "tag": 9}, item_bias=True), make_din(item_bias=True)
-    assert [len(compact.tables[name]) for name in ("id", "tag")] == [30, 9]
-    assert [len(compact.target_tables[name]) for name in ("id", "tag")] == [30, 9]
-    assert [len(full.tables[name]) for name in ("id", "tag")] == [512, 64]
-    assert (len(compact.bias_id), len(full.bias_id)) == (30, 512)
+    assert [compact.tables[name].shape[0] for name in ("id", "tag")] == [30, 9]
+    assert [compact.target_tables[name].shape[0] for name in ("id", "tag")] == [30, 9]
+    assert [full.tables[name].shape[0] for name in ("id", "tag")] == [512, 64]
+    assert (compact.bias_id.shape, full.bias_id.shape) == ((30,), (512,))
 
 
 def test_rows_and_their_pairs() -> None:
