@@ -19,6 +19,7 @@ from service.catalog_file import make_catalog
 from service.commands.bench import bench
 from service.commands.completion import completion
 from service.commands.score import score
+from service.commands.simulate import simulate
 from service.commands.top import top
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
@@ -68,7 +69,7 @@ def main() -> None:
     """Online click-through-rate scoring with a Deep Interest Network."""
 
 
-for command in (bench, completion, score, top, versions):
+for command in (bench, completion, score, simulate, top, versions):
     main.add_command(command)
 
 
