@@ -140,8 +140,8 @@ def _split_events(
     else:
         known, validation, test = _by_time(built)
     drawn = 0 if built.click_rate is None else negatives
-    parts = (samples.take(mask) for mask in (known, validation, test))
-    return Split(*parts, source, built.click_rate, drawn)
+    train, chosen, held = (samples.take(mask) for mask in (known, validation, test))
+    return Split(train, chosen, held, source, built.click_rate, drawn)
 
 
 def _others(number: int) -> str:

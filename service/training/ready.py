@@ -1,6 +1,7 @@
 """Ready-made samples: Parquet files with a row for each sample, its history in it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -72,12 +73,13 @@ def _history(path: Path, target: pl.Series, history: pl.Series, max_history: int
     name = history.name
     if not isinstance(history.dtype, pl.List | pl.Array):
         raise DataError(f"{path.name}: column {name}: is {history.dtype}, not a list")
+    inner: Any = history.dtype.inner
     wanted = pl.List(target.dtype)
-    history = history.cast(pl.List(history.dtype.inner))
-    if not history.list.len().any():
+    history = history.cast(pl.List(inner))
+    if not history.list.len().sum():
         return history.cast(pl.List(pl.Null)).cast(wanted)  # an empty list says nothing of its type
     files.check(path, name, _nulls(history) == 0, "has a null in the list")
-    kind = events.identity(path, name, history.dtype.inner)
+    kind = events.identity(path, name, inner)
     if kind != target.dtype:
         raise DataError(f"{path.name}: column {name}: holds {kind.__name__}, column {target.name} {target.dtype}")
     values = history.cast(wanted, strict=False)

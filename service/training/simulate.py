@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from service.artifact import Quality
-from service.batch import Floats
 from service.errors import DataError
 from service.training.evaluate import quality
+
+Doubles: TypeAlias = NDArray[np.float64]
 
 PART_ROWS = 1 << 16  # of a file: with histories of 50, 50 MB in memory
 HELD_ROWS = 100_000  # the most to validate by, and to test by: they are held in memory
@@ -73,7 +74,7 @@ class Users:
     timeline: NDArray[np.int64]  # (U, longest)
     stop: NDArray[np.int64]  # (U, S)
     target: NDArray[np.int64]  # (U, S)
-    probability: Floats  # (U, S)
+    probability: Doubles  # (U, S)
     label: NDArray[np.bool_]  # (U, S)
 
 
@@ -91,7 +92,7 @@ class World:
         self._sum = np.concatenate([[0], np.cumsum(weight[self._by_tag])])  # (V+1,) popularity of the items before
         self._tag_first = np.searchsorted(self.tag[self._by_tag], np.arange(tags + 1))
 
-    def probability(self, history: NDArray[np.int64], length: NDArray[np.int64], target: NDArray[np.int64]) -> Floats:
+    def probability(self, history: NDArray[np.int64], length: NDArray[np.int64], target: NDArray[np.int64]) -> Doubles:
         """True click probabilities (N,) of targets (N,) after histories (N, T), of whose columns the last count."""
         likeness = np.einsum("ntd,nd->nt", self.place[history], self.place[target])
         real = np.arange(history.shape[1]) >= history.shape[1] - length[:, None]
@@ -111,7 +112,7 @@ class World:
         drawn = np.searchsorted(self._sum, low + rng.random(len(tag)) * (high - low), side="right") - 1
         return np.asarray(self._by_tag[np.clip(drawn, first, stop - 1)])
 
-    def _at(self, mass: Floats) -> NDArray[np.int64]:
+    def _at(self, mass: Doubles) -> NDArray[np.int64]:
         drawn = np.searchsorted(self._sum, mass, side="right") - 1
         return np.asarray(self._by_tag[np.clip(drawn, 0, len(self._by_tag) - 1)])
 
@@ -206,23 +207,20 @@ def _frame(world: World, met: Users, max_history: int) -> pl.DataFrame:
     user = np.repeat(np.arange(users), each)
     stop, target = met.stop.ravel(), met.target.ravel()
     history = met.timeline[user[:, None], stop[:, None] + np.arange(-max_history, 0)]  # (N, T)
-    length = pl.Series(np.minimum(stop - max_history, max_history))
-
-    def newest(values: NDArray[Any]) -> pl.Series:
-        return pl.Series(values + 1).arr.to_list().list.tail(length)
-
-    return pl.DataFrame(
+    frame = pl.DataFrame(
         {
             "user": user,
-            "history_ids": newest(history),
-            "history_tags": newest(world.tag[history]),
+            "history_ids": history + 1,
+            "history_tags": world.tag[history] + 1,
             "id": target + 1,
             "tag": world.tag[target] + 1,
             "label": met.label.ravel().astype(np.int8),
             "probability": met.probability.ravel(),
         }
     )
+    length = pl.lit(pl.Series(np.minimum(stop - max_history, max_history)))
+    return frame.with_columns(pl.col("history_ids", "history_tags").arr.to_list().list.tail(length))
 
 
-def _unit(vectors: Floats) -> Floats:
+def _unit(vectors: Doubles) -> Doubles:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))

@@ -18,9 +18,9 @@ MAGIC = b"PAR1"
 # Field numbers in Parquet's thrift definitions.
 _SCHEMA, _ROWS, _GROUPS = 2, 3, 4
 _NAME, _CHILDREN = 4, 5
-_CHUNKS, _META = 1, 3
+_CHUNKS, _META, _GROUP_ROWS = 1, 3, 3
 _PATH, _VALUES, _UNPACKED, _PACKED, _DATA_PAGE, _DICTIONARY_PAGE = 3, 5, 6, 7, 9, 11
-_PAGE_UNPACKED, _PAGE_PACKED, _PAGE_V1, _PAGE_V2, _PAGE_VALUES = 2, 3, 5, 8, 1
+_PAGE_UNPACKED, _PAGE_PACKED, _PAGE_V1, _PAGE_DICTIONARY, _PAGE_V2, _PAGE_VALUES = 2, 3, 5, 7, 8, 1
 
 
 def most_bytes() -> int:
@@ -126,18 +126,24 @@ def _declared(content: mmap.mmap, columns: Sequence[str]) -> int:
     footer = _footer(content)
     chunks = [chunk[_META] for group in footer[_GROUPS] for chunk in group[_CHUNKS]]
     sizes = [_chunk_bytes(content, meta) for meta in chunks if meta[_PATH][0] in wanted]
-    return max(sum(sizes), footer[_ROWS] * VALUE_BYTES * len(wanted))
+    rows = [_natural(group[_GROUP_ROWS]) for group in footer[_GROUPS]]
+    return max(sum(sizes), max(sum(rows), _natural(footer[_ROWS])) * VALUE_BYTES * len(wanted))
 
 
 def _chunk_bytes(content: mmap.mmap, meta: Fields) -> int:
-    at = min(meta[_DATA_PAGE], meta.get(_DICTIONARY_PAGE) or meta[_DATA_PAGE])
-    end = at + meta[_PACKED]
+    at = _natural(min(meta[_DATA_PAGE], meta.get(_DICTIONARY_PAGE) or meta[_DATA_PAGE]))
+    end = at + _natural(meta[_PACKED])
     unpacked = values = 0
     while at < end:
         page, length = read_struct(content, at)
-        if page[_PAGE_PACKED] < 0:
-            raise ValueError("a page of negative length")
-        unpacked += page[_PAGE_UNPACKED]
-        values += (page.get(_PAGE_V1) or page.get(_PAGE_V2) or {_PAGE_VALUES: 0})[_PAGE_VALUES]
-        at += length + page[_PAGE_PACKED]
-    return max(meta[_UNPACKED], unpacked, max(meta[_VALUES], values) * VALUE_BYTES)
+        unpacked += _natural(page[_PAGE_UNPACKED])
+        values += _natural((page.get(_PAGE_V1) or page.get(_PAGE_V2) or page[_PAGE_DICTIONARY])[_PAGE_VALUES])
+        at += length + _natural(page[_PAGE_PACKED])
+    return max(_natural(meta[_UNPACKED]), unpacked, max(_natural(meta[_VALUES]), values) * VALUE_BYTES)
+
+
+def _natural(number: int) -> int:
+    """The number itself: below zero, polars would take it for an enormous one, and end the process."""
+    if number < 0:
+        raise ValueError(f"{number} of something")
+    return number

@@ -41,9 +41,9 @@ def load(folder: Path, max_history: int) -> Split:
     if missing:
         raise DataError(f"{folder.name}: too few rows: no part has any whose column split is {missing[0]}")
     samples = ready.to_samples(frame)
-    parts = (samples.take((frame["split"] == name).to_numpy()) for name in ready.SPLITS)
+    train, validation, test = (samples.take((frame["split"] == name).to_numpy()) for name in ready.SPLITS)
     shards = tuple(partial(_load_part, path, max_history, frame.clear()) for path in training)
-    return Split(*parts, source=f"samples {folder.resolve().name}", shards=shards)
+    return Split(train, validation, test, f"samples {folder.resolve().name}", shards=shards)
 
 
 def _load_part(path: Path, max_history: int, like: pl.DataFrame) -> Samples:
