@@ -18,6 +18,7 @@ from service.catalog_file import make_catalog
 from service.commands.bench import bench
 from service.commands.completion import completion
 from service.commands.score import score
+from service.commands.simulate import simulate
 from service.commands.top import top
 from service.commands.train import train
 from service.config import EngineChoice, Settings, load_settings
@@ -68,7 +69,7 @@ def main() -> None:
     """Online click-through-rate scoring with a Deep Interest Network."""
 
 
-for command in (bench, completion, score, top, train, versions):
+for command in (bench, completion, score, simulate, top, train, versions):
     main.add_command(command)
 
 
