@@ -65,7 +65,7 @@ def train(
     recipe = load_recipe(source, {name: value for name, value in flags.items() if value is not None})
     from service.training.data import load
 
-    split = load(data, recipe.seed, recipe.max_history)
+    split = load(data, recipe.seed, recipe.max_history, recipe.sampling, recipe.negatives)
     rows = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test rows"
     click.echo(f"{split.source}: {rows}")
 

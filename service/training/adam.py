@@ -29,12 +29,19 @@ class Adam(tf.Module):
     def apply(self, gradients: Sequence[Tensor], rate: Tensor) -> None:
         """One step at the learning rate `rate` ()."""
         taken = tf.cast(self.steps.assign_add(1), tf.float32)
-        rate *= tf.sqrt(1 - BETA_2**taken) / (1 - BETA_1**taken)
         for weight, mean, square, gradient in zip(self.weights, self.means, self.squares, gradients, strict=True):
-            gradient = tf.convert_to_tensor(gradient)  # noqa: PLW2901 - that of a table comes as slices
-            mean.assign_add((1 - BETA_1) * (gradient - mean))
-            square.assign_add((1 - BETA_2) * (tf.square(gradient) - square))
-            weight.assign_sub(rate * mean / (tf.sqrt(square) + EPSILON))
+            tf.raw_ops.ResourceApplyAdam(
+                var=weight.handle,
+                m=mean.handle,
+                v=square.handle,
+                beta1_power=BETA_1**taken,
+                beta2_power=BETA_2**taken,
+                lr=rate,
+                beta1=BETA_1,
+                beta2=BETA_2,
+                epsilon=EPSILON,
+                grad=tf.convert_to_tensor(gradient),  # that of a table comes as slices
+            )
         # Early, when the average is of little, it forgets faster.
         decay = tf.minimum(self.decay, (1 + taken) / (10 + taken))
         for weight, average in zip(self.weights if self.decay else (), self.averages, strict=True):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from service.artifact import Activation, Architecture, Feature, Features
 from service.training.layers import BatchNorm, Mlp, Tensor
 
+FEW_ROWS = 64  # of a table
 MASKED = -(2.0**32) + 1  # far below any score, and exact in float32: exp of it is 0
 
 
@@ -115,7 +116,8 @@ class AttentionUnit(tf.Module):
 
     def __call__(self, q: Tensor, k: Tensor, length: Tensor, *, training: bool = False) -> Tensor:
         """Pooled history (N, D); zero where the history is empty."""
-        return tf.einsum("nt,ntd->nd", self.weights(q, k, length, training=training), k)
+        weights = self.weights(q, k, length, training=training)
+        return tf.squeeze(tf.matmul(weights[:, None, :], k), 1)  # (N, 1, T) x (N, T, D)
 
 
 def normalise(score: Tensor, mask: Tensor, *, softmax: bool) -> Tensor:
@@ -123,6 +125,25 @@ def normalise(score: Tensor, mask: Tensor, *, softmax: bool) -> Tensor:
     if softmax:
         score = tf.nn.softmax(tf.where(mask, score, MASKED))
     return tf.where(mask, score, 0.0)
+
+
+def look_up(table: Tensor, rows: Tensor) -> Tensor:
+    """`tf.gather` of a table (V, D); the gradient of one with few rows is a matrix product, as scattering takes longer.
+
+    At 51,200 rows of 32 numbers and V = 21 it took 1.5 ms against 7.8.
+    """
+    if table.shape[0] > FEW_ROWS:
+        return tf.gather(table, rows)
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def gather(values: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        def gradient(upstream: Tensor) -> Tensor:
+            flat = tf.reshape(upstream, (-1, upstream.shape[-1]))  # (M, D)
+            return tf.matmul(tf.one_hot(tf.reshape(rows, (-1,)), table.shape[0]), flat, transpose_a=True)
+
+        return tf.gather(values, rows), gradient
+
+    return gather(tf.convert_to_tensor(table))
 
 
 def mean_pool(k: Tensor, length: Tensor) -> Tensor:
@@ -185,8 +206,9 @@ class Din(tf.Module):
 
     def pool(self, name: str, pair: Pair, *, training: bool) -> list[Tensor]:
         """What the head reads of one pair, (N, D) each: pooled history, embedded target, perhaps their product."""
-        q = tf.gather(self.target_tables[name], pair.target)  # (N, D)
-        k = tf.gather(self.tables[name], pair.sequence)  # (N, T, D)
+        look = look_up if training else tf.gather
+        q = look(self.target_tables[name], pair.target)  # (N, D)
+        k = look(self.tables[name], pair.sequence)  # (N, T, D)
         length = pair.length
         pooled = self.units[name](q, k, length, training=training) if self.units else mean_pool(k, length)
         return [pooled, q, pooled * q] if self.architecture.product else [pooled, q]

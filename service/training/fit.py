@@ -143,16 +143,17 @@ class Fit:
         judged = make_din(self.task, self.recipe)  # holds the weights that are looked at
         step = make_step(state, self.task, self.recipe)
         while not state.stopped(self.recipe.patience):
-            self._epoch(state, step)
-            self._judge(state, judged)
+            speed = self._epoch(state, step)
+            self._judge(state, judged, speed)
             self.checkpoints.save()
         _assign(judged.variables, state.best)
         return Fitted(judged, state.best_epoch, state.samples_per_s)
 
-    def _epoch(self, state: State, step: Callable[..., Tensor]) -> None:
-        """Take the steps of one epoch, or those that are left of it."""
+    def _epoch(self, state: State, step: Callable[..., Tensor]) -> float:
+        """Take the steps of one epoch, or those that are left of it; returns samples a second."""
         epoch, steps, first = int(state.epoch), self._steps, int(state.batch)
-        progress = Progress(int(state.samples), float(state.spent_s))
+        samples, spent_s = int(state.samples), float(state.spent_s)
+        progress = Progress(samples, spent_s)
         loss = np.float32(0)
         with tqdm(
             total=steps, initial=first, desc=f"epoch {epoch + 1}", unit="batch", disable=None, leave=False
@@ -172,8 +173,9 @@ class Fit:
         if not all(np.isfinite(each).all() for each in (loss, *state.din.variables)):
             raise DataError(f"loss or weights are not finite after epoch {epoch + 1}; a lower learning rate may help")
         state.note(epoch + 1, 0, progress)
+        return (progress.samples - samples) / max(progress.spent_s - spent_s, 1e-9)
 
-    def _judge(self, state: State, judged: Din) -> None:
+    def _judge(self, state: State, judged: Din, speed: float) -> None:
         """Say how good the network is after an epoch, and keep its weights if they are the best so far."""
         epoch, part = int(state.epoch), self.task.validation
         state.copy_to(judged)
@@ -187,8 +189,8 @@ class Fit:
         state.gauc[epoch - 1].assign(np.float64(score))
         if state.best_epoch == epoch:
             _assign(state.best, judged.variables)
-        self.logs.write(epoch * self._steps, samples_per_s=state.samples_per_s)
-        self.report(f"{self.name}, epoch {epoch}: {figures}{state.samples_per_s:,.0f} samples/s")
+        self.logs.write(epoch * self._steps, samples_per_s=speed)
+        self.report(f"{self.name}, epoch {epoch}: {figures}{speed:,.0f} samples/s")
 
     @property
     def _steps(self) -> int:
