@@ -54,7 +54,7 @@ class Vocabulary:
         """The same with the counts to expect where `replace_rows` replaces at this rate."""
 
         def expected(count: NDArray[np.int64]) -> NDArray[np.int64]:
-            kept = np.rint(count * (1 - rate)).astype(np.int64)
+            kept: NDArray[np.int64] = np.rint(count * (1 - rate)).astype(np.int64)
             kept[0] += count.sum() - kept.sum()
             return kept
 

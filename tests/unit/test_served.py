@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from service import artifact
-from service.training.din import Rows
+from service.artifact import Architecture, Feature
+from service.training.din import Din, Pair, Rows
 from service.training.export import Origin, Serving, export
 from service.training.served import to_served
 from service.training.vocabulary import Vocabulary
@@ -94,6 +95,24 @@ def test_unmet_bucket_has_the_default_row(make_din: MakeDin) -> None:
     for table, trained in ((served.tables, din.tables), (served.target_tables, din.target_tables)):
         assert (table["id"].numpy()[unmet] == trained["id"].numpy()[0]).all()
     assert (served.bias_id.numpy()[unmet] == din.bias_id.numpy()[0]).all()
+
+
+def test_any_number_of_pairs() -> None:
+    """A network of other pairs than those on the wire has a serving form too."""
+    names = ("item", "tag", "shop")
+    features = {name: Feature(dtype="int64", buckets=20, dimension=3, max_history=9) for name in names}
+    row = np.arange(20, dtype=np.int32) % 4
+    vocabularies = {name: Vocabulary(row, *(np.ones(4, np.int64) for _ in range(2))) for name in names}
+    rows = {name: each.rows for name, each in vocabularies.items()}
+    din = Din(features, Architecture(item_bias=True, product=True), 1, rows, layer_norm=True)
+    din.bias_id.assign([1.0, 2.0, 3.0, 4.0])
+    rng = np.random.default_rng(1)
+    pairs = {
+        name: Pair(rng.integers(0, 20, (N, TIME)), rng.integers(0, TIME + 1, N), rng.integers(0, 20, N))
+        for name in names
+    }
+    compact = {name: Pair(row[each.sequence], each.length, row[each.target]) for name, each in pairs.items()}
+    np.testing.assert_allclose(to_served(din, vocabularies).logits(pairs), din.logits(compact), atol=1e-5)
 
 
 def test_tables_of_buckets_are_copied(make_din: MakeDin) -> None:
