@@ -10,7 +10,7 @@ import polars as pl
 from tqdm import tqdm
 
 from service.errors import DataError
-from service.training import Samples, Split, files, ready
+from service.training import Samples, Split, files, ready, sizes
 
 PARTS = "part-*.parquet"
 
@@ -25,14 +25,19 @@ def load(folder: Path, max_history: int) -> Split:
 
     Raises:
         DataError: naming the part, row and column, of the first part and of those with rows held out; a fault in
-            another part comes up when that part is loaded. Or none of the parts has a row of some split.
+            another part comes up when that part is loaded. Or none of the parts has a row of some split, or those held
+            out do not fit.
     """
     training: list[Path] = []
     held: list[pl.DataFrame] = []
+    held_bytes = 0
     for path in tqdm(sorted(folder.glob(PARTS)), desc="reading", unit="part", disable=None):
         present = set(files.read_parquet(path, ["split"])["split"].unique())
         if present != {"train"}:  # read whole, which also checks the names
             held.append(_alike(path, ready.read(path, max_history), held).filter(pl.col("split") != "train"))
+            held_bytes += held[-1].estimated_size()
+            if held_bytes > sizes.most_bytes():
+                raise DataError(f"{path.name}: validation and test rows, which are held in memory, are too many by now")
         if "train" in present:
             training.append(path)
     first = [_alike(path, _train_rows(path, max_history), held) for path in training[:1]]
