@@ -35,7 +35,7 @@ def load(folder: Path, max_history: int) -> Split:
         present = set(files.read_parquet(path, ["split"])["split"].unique())
         if present != {"train"}:  # read whole, which also checks the names
             held.append(_alike(path, ready.read(path, max_history), held).filter(pl.col("split") != "train"))
-            held_bytes += held[-1].estimated_size()
+            held_bytes += int(held[-1].estimated_size())
             if held_bytes > sizes.most_bytes():
                 raise DataError(f"{path.name}: validation and test rows, which are held in memory, are too many by now")
         if "train" in present:
