@@ -45,6 +45,7 @@ def test_parts_are_loaded_one_by_one(tmp_path: Path) -> None:
     assert _rows(split.train) == [([], [b"a"], 0, b"b", 0), ([1], [b"a"], 1, b"b", 1)]
     assert _rows(split.test) == [([1, 2], [b"a"], 2, b"b", 0), ([2, 3], [b"a"], 3, b"b", 1)]
     assert [len(part()) for part in split.parts] == [2, 6]
+    assert split.train_rows == 8
     assert _rows(split.parts[0]()) == _rows(split.train)
     assert _rows(split.parts[1]()) == [([2, 3], [b"a"], row, b"b", row % 2) for row in range(6)]
     assert _rows(split.known) == _rows(split.train) + _rows(split.validation)
