@@ -9,7 +9,7 @@ import click
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="folder to write, new or empty")
 @click.option("--samples", default=1_000_000, show_default=True, type=click.IntRange(100), help="rows in all")
 @click.option("--users", default=50_000, show_default=True, type=click.IntRange(10), help="users in all, about")
-@click.option("--items", default=10_000, show_default=True, type=click.IntRange(1), help="items in all")
+@click.option("--items", default=2000, show_default=True, type=click.IntRange(1), help="items in all")
 @click.option("--tags", default=40, show_default=True, type=click.IntRange(1), help="tags of the items")
 @click.option("--max-history", default=50, show_default=True, type=click.IntRange(1, 1000), help="longest history")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="the same seed, the same samples")

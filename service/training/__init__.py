@@ -54,6 +54,12 @@ class Split:
     click_rate: float | None = None  # of all that negatives were drawn from; None: the labels are what happened
     negatives: int = 0  # drawn for each click
     shards: Sequence[Callable[[], Samples]] = ()  # of data that does not fit in memory, of which `train` is the first
+    shard_rows: int = 0  # in all of the shards
+
+    @property
+    def train_rows(self) -> int:
+        """Train rows in all parts together."""
+        return self.shard_rows or len(self.train)
 
     @property
     def parts(self) -> Sequence[Callable[[], Samples]]:

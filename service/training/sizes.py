@@ -4,8 +4,9 @@ import gzip
 import mmap
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from service.errors import DataError
 from service.training.thrift import Fields, read_struct
@@ -14,6 +15,8 @@ MOST_BYTES = 8 << 30  # read whole, it takes a few times as much
 MOST_INFLATED = 1032  # a byte of deflate never becomes more than so many
 VALUE_BYTES = 8  # that a number takes in memory, however well a file packs it
 MAGIC = b"PAR1"
+
+Found = TypeVar("Found")
 
 # Field numbers in Parquet's thrift definitions.
 _SCHEMA, _ROWS, _GROUPS = 2, 3, 4
@@ -42,11 +45,7 @@ def check_csv(path: Path) -> None:
 
 def check_parquet(path: Path, columns: Sequence[str]) -> None:
     """Raise DataError if the `columns` of a Parquet file declare more than can be read whole."""
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            declared = _declared(content, columns)
-    except (IndexError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path.name}: cannot be read: its metadata are damaged") from error
+    declared = _read(path, lambda content: _declared(content, columns), "cannot be read: its metadata are damaged")
     _refuse_above(path, declared, most_bytes())
 
 
@@ -56,17 +55,24 @@ def parquet_columns(path: Path) -> list[str]:
     Raises:
         DataError: it is not one, or has two columns of one name.
     """
-    if not _size(path):
-        raise DataError(f"{path.name}: is empty")
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            names = list(_top_names(_footer(content)[_SCHEMA]))
-    except (IndexError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path.name}: is not a Parquet file") from error
+    names = _read(path, lambda content: list(_top_names(_footer(content)[_SCHEMA])), "is not a Parquet file")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{path.name}: column {twice}: appears twice")
     return names
+
+
+def _read(path: Path, read: Callable[[mmap.mmap], Found], problem: str) -> Found:
+    """What `read` makes of a file's content; if it is not as it expects, that is the `problem`."""
+    if not _size(path):
+        raise DataError(f"{path.name}: is empty")
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return read(content)
+    except (IndexError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{path.name}: {problem}") from error
+    except OSError as error:
+        raise DataError(f"{path.name}: cannot be read: {error.strerror}") from error
 
 
 def _size(path: Path) -> int:

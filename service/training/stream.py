@@ -10,7 +10,7 @@ import polars as pl
 from tqdm import tqdm
 
 from service.errors import DataError
-from service.training import Samples, Split, files, ready
+from service.training import Samples, Split, files, ready, sizes
 
 PARTS = "part-*.parquet"
 
@@ -25,16 +25,23 @@ def load(folder: Path, max_history: int) -> Split:
 
     Raises:
         DataError: naming the part, row and column, of the first part and of those with rows held out; a fault in
-            another part comes up when that part is loaded. Or none of the parts has a row of some split.
+            another part comes up when that part is loaded. Or none of the parts has a row of some split, or those held
+            out do not fit.
     """
     training: list[Path] = []
     held: list[pl.DataFrame] = []
+    held_bytes = rows = 0
     for path in tqdm(sorted(folder.glob(PARTS)), desc="reading", unit="part", disable=None):
-        present = set(files.read_parquet(path, ["split"])["split"].unique())
+        split = files.read_parquet(path, ["split"])["split"]
+        present = set(split.unique())
         if present != {"train"}:  # read whole, which also checks the names
             held.append(_alike(path, ready.read(path, max_history), held).filter(pl.col("split") != "train"))
+            held_bytes += int(held[-1].estimated_size())
+            if held_bytes > sizes.most_bytes():
+                raise DataError(f"{path.name}: validation and test rows, which are held in memory, are too many by now")
         if "train" in present:
             training.append(path)
+            rows += int((split == "train").sum())
     first = [_alike(path, _train_rows(path, max_history), held) for path in training[:1]]
     frame = pl.concat([*first, *held])
     missing = [name for name in ready.SPLITS if name not in frame["split"]]
@@ -43,7 +50,7 @@ def load(folder: Path, max_history: int) -> Split:
     samples = ready.to_samples(frame)
     train, validation, test = (samples.take((frame["split"] == name).to_numpy()) for name in ready.SPLITS)
     shards = tuple(partial(_load_part, path, max_history, frame.clear()) for path in training)
-    return Split(train, validation, test, f"samples {folder.resolve().name}", shards=shards)
+    return Split(train, validation, test, f"samples {folder.resolve().name}", shards=shards, shard_rows=rows)
 
 
 def _load_part(path: Path, max_history: int, like: pl.DataFrame) -> Samples:

@@ -216,7 +216,7 @@ def test_order_of_rows_does_not_matter(write: Writer, tmp_path: Path) -> None:
     mixed = frame.sample(fraction=1, shuffle=True, seed=5).to_dict(as_series=False)
     for mode in ("next-item", "ratings"):
         one, other = (
-            data.load(write(tmp_path / name, columns), 1, 50, mode)  # type: ignore[arg-type]
+            data.load(write(tmp_path / name, columns), 1, 50, mode)
             for name, columns in (("sorted", _log()), ("mixed", mixed))
         )
         if mode == "next-item":

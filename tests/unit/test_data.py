@@ -256,6 +256,7 @@ def test_split_has_one_part(tmp_path: Path) -> None:
     split = data.load(_interactions(tmp_path / "log.csv", users=3, each=10), seed=1)
     hashed = dataclasses.replace(split, train=split.train.take(np.arange(4)))
     assert [len(part()) for part in hashed.parts] == [4]
+    assert hashed.train_rows == 4
 
 
 def test_load_ready_made_validation(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from service.errors import DataError
-from service.training import Samples, data
+from service.training import Samples, data, sizes
 
 
 def _part(folder: Path, name: str, part: str, rows: int = 4, **change: Any) -> None:
@@ -45,6 +45,7 @@ def test_parts_are_loaded_one_by_one(tmp_path: Path) -> None:
     assert _rows(split.train) == [([], [b"a"], 0, b"b", 0), ([1], [b"a"], 1, b"b", 1)]
     assert _rows(split.test) == [([1, 2], [b"a"], 2, b"b", 0), ([2, 3], [b"a"], 3, b"b", 1)]
     assert [len(part()) for part in split.parts] == [2, 6]
+    assert split.train_rows == 8
     assert _rows(split.parts[0]()) == _rows(split.train)
     assert _rows(split.parts[1]()) == [([2, 3], [b"a"], row, b"b", row % 2) for row in range(6)]
     assert _rows(split.known) == _rows(split.train) + _rows(split.validation)
@@ -92,4 +93,14 @@ def test_part_needs_columns(tmp_path: Path) -> None:
     _part(tmp_path, "1", "train")
     pl.read_parquet(tmp_path / "part-1.parquet").drop("tag").write_parquet(tmp_path / "part-1.parquet")
     with pytest.raises(DataError, match=r"part-1.parquet: has no column tag; its columns are user"):
+        data.load(tmp_path, seed=1)
+
+
+def test_too_many_rows_held_out_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts that fit alone, but not what they hold out together, are refused before memory is gone."""
+    for name, split in (("0", "train"), ("1", "validation"), ("2", "test"), ("3", "test")):
+        _part(tmp_path, name, split, rows=100)
+    assert len(data.load(tmp_path, seed=1).test) == 200
+    monkeypatch.setattr(sizes, "MOST_BYTES", 13_000)
+    with pytest.raises(DataError, match=r"part-\d.parquet: validation and test rows, which are held in memory"):
         data.load(tmp_path, seed=1)
