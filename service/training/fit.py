@@ -214,6 +214,8 @@ class Fit:
                 batches = coming.result()
                 coming = loader.submit(self._load, left[at + 1][0]) if at + 1 < len(left) else None
                 rng = np.random.default_rng([self.recipe.seed, epoch, number])
+                if self.task.train.redraw is not None:
+                    batches = Batches(self.task.train.redraw(rng), rows)
                 yield from batches(shuffle(batches.samples, rows, rng), first)
 
     def _load(self, number: int) -> Batches:

@@ -12,6 +12,8 @@ from service.artifact import Features
 from service.batch import Ids
 from service.training import Samples, Split
 from service.training.din import to_bucket
+from service.training.recipe import Recipe
+from service.training.redraw import Redraw
 from service.training.vocabulary import Vocabulary, make_vocabularies, to_rows
 
 Part = Callable[[], Samples]
@@ -25,6 +27,7 @@ class Parts:
     sizes: Sequence[int]  # rows of each
     clicks: float  # among all of them
     vocabularies: dict[str, Vocabulary]
+    redraw: Redraw | None = None  # gives the only part its negatives for an epoch
 
     @property
     def rows(self) -> int:
@@ -32,10 +35,10 @@ class Parts:
         return sum(self.sizes)
 
 
-def make_parts(split: Split, features: Features, min_count: int, *, known: bool) -> Parts:
+def make_parts(split: Split, features: Features, recipe: Recipe, *, known: bool) -> Parts:
     """Those of the train rows, or of train and validation rows together where they are all `known`.
 
-    Every part is loaded once, for the vocabularies; of many, one at a time is held.
+    Every part is loaded once, for the vocabularies; of many, one at a time is held, and none is given new negatives.
     """
     first = split.known if known else split.train
     loaders = [lambda: first, *split.parts[1:]]
@@ -48,11 +51,12 @@ def make_parts(split: Split, features: Features, min_count: int, *, known: bool)
             clicks.append(float(samples.label.sum()))
             yield samples
 
-    vocabularies = make_vocabularies(hashed(), features, min_count)
+    vocabularies = make_vocabularies(hashed(), features, recipe.min_count, recipe.counted)
     parts = [_Loader(load, features, vocabularies) for load in loaders]
     if len(parts) == 1:
-        only = parts[0]()
-        return Parts([lambda: only], sizes, sum(clicks), vocabularies)
+        only, redrawn = parts[0](), recipe.resample == "all" or (recipe.resample == "drawn" and split.negatives > 0)
+        redraw = Redraw(_by_user(hash_samples(first, features)), vocabularies) if redrawn else None
+        return Parts([lambda: only], sizes, sum(clicks), vocabularies, redraw)
     return Parts(parts, sizes, sum(clicks), vocabularies)
 
 
@@ -66,6 +70,11 @@ class _Loader:
 
     def __call__(self) -> Samples:
         return to_rows(hash_samples(self.load(), self.features), self.vocabularies)
+
+
+def _by_user(samples: Samples) -> Samples:
+    """In order of the users; validation rows, which follow the train rows, are the later ones of theirs."""
+    return samples.take(np.argsort(samples.user, kind="stable"))
 
 
 def hash_samples(samples: Samples, features: Features) -> Samples:

@@ -28,6 +28,7 @@ OPTIONS = {  # help of the architecture's flags
     "item_bias": "a number of each item's own, added to the log-odds",
 }
 
+Counted = Literal["met", "clicks"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -46,6 +47,7 @@ class Recipe(BaseModel):
     layer_norm: bool = Field(False, description="batch normalisation in the head's hidden layers too")
     dropout: Share = Field(0.0, description="share of the head's hidden outputs dropped in training")
     min_count: PositiveInt = Field(1, description="a value met less often has the default embedding")
+    counted: Counted = Field("met", description="what min_count counts: every row, or those clicked")
     replace_rate: Share = Field(
         0.0, description="share of values replaced by the default one in training, so it learns"
     )
@@ -60,6 +62,9 @@ class Recipe(BaseModel):
     warm_up: NotNegative = Field(0.0, description="epochs, or a part of one, in which the learning rate rises from 0")
     sampling: Literal["next-item", "ratings"] = Field("next-item", description="what of a log of events is a sample")
     negatives: PositiveInt = Field(1, description="random items per click, of sampling next-item")
+    resample: Literal["no", "drawn", "all"] = Field(
+        "no", description="new negatives each epoch: for those drawn here, or for all rows not clicked"
+    )
     positive_weight: Positive = Field(1.0, description="weight of a click in the loss, taken out of the log-odds after")
     correct_sampling: bool = Field(
         False, description="shift the log-odds to the click rate before negatives were drawn"

@@ -92,7 +92,7 @@ class _Run:
     def __init__(self, split: Split, recipe: Recipe, report: Callable[[str], None], keeping: Keeping) -> None:
         self.split, self.recipe, self.report, self.keeping = split, recipe, report, keeping
         self.features = make_features(split.train, recipe)
-        self.train_rows = make_parts(split, self.features, recipe.min_count, known=False)
+        self.train_rows = make_parts(split, self.features, recipe, known=False)
         self.validation = hash_samples(split.validation, self.features)
         self.test = hash_samples(split.test, self.features)
 
@@ -116,7 +116,7 @@ class _Run:
         calibration = self._calibrate(fitted.din, rows)
         if self.recipe.refit:
             self.report(f"{name} trains {fitted.epochs} epochs on train and validation rows")
-            rows = make_parts(self.split, self.features, self.recipe.min_count, known=True)
+            rows = make_parts(self.split, self.features, self.recipe, known=True)
             fitted = self._fit(f"{name}-refit", architecture, rows, fitted.epochs, None)
         din = to_served(fitted.din, rows.vocabularies, calibration.scale, calibration.shift)
         return din, fitted, calibration

@@ -17,6 +17,7 @@ from service.batch import Ids
 from service.training import Samples
 from service.training.din import Inputs, Pair, Rows, pairs_of
 from service.training.layers import Tensor
+from service.training.recipe import Counted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,10 +27,16 @@ class Counts:
     targets: NDArray[np.int64]  # (B,) as the target of a sample
     entries: NDArray[np.int64]  # (B,) in the samples' histories
     events: NDArray[np.int64]  # (B,) the same, an event that stands in many samples' histories counted once
+    clicks: NDArray[np.int64]  # (B,) as the target of a sample that was clicked
 
     def __add__(self, other: "Counts") -> "Counts":
         """Of both together."""
-        return Counts(self.targets + other.targets, self.entries + other.entries, self.events + other.events)
+        return Counts(
+            self.targets + other.targets,
+            self.entries + other.entries,
+            self.events + other.events,
+            self.clicks + other.clicks,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,15 +70,20 @@ class Vocabulary:
 
 def count_buckets(samples: Samples, features: Features) -> dict[str, Counts]:
     """Count the buckets of hashed samples, by feature."""
-    return {
-        "id": _count(samples.target_id, samples.event_id, samples.id_start, samples.id_stop, features.id.buckets),
-        "tag": _count(samples.target_tag, samples.event_tag, samples.tag_start, samples.tag_stop, features.tag.buckets),
+    columns = {
+        "id": (samples.target_id, samples.event_id, samples.id_start, samples.id_stop, features.id.buckets),
+        "tag": (samples.target_tag, samples.event_tag, samples.tag_start, samples.tag_stop, features.tag.buckets),
     }
+    return {name: _count(samples.label, *each) for name, each in columns.items()}
 
 
-def make_vocabulary(counts: Counts, min_count: int = 1) -> Vocabulary:
-    """Give a row to each bucket met at least `min_count` times, as a target or as an event of a history."""
-    met = counts.targets + counts.events
+def make_vocabulary(counts: Counts, min_count: int = 1, counted: Counted = "met") -> Vocabulary:
+    """Give a row to each bucket met at least `min_count` times, as a target or as an event of a history.
+
+    Where negatives were drawn, being met as one tells nothing of an item, and a training row never is of an item that
+    nobody clicked but held-out rows are: `counted` "clicks" counts a bucket as the target of clicked samples only.
+    """
+    met = counts.clicks if counted == "clicks" else counts.targets + counts.events
     known = met >= max(min_count, 1)  # (B,)
     row = np.where(known, np.cumsum(known), 0).astype(np.int32)
     rows = int(known.sum()) + 1
@@ -84,13 +96,15 @@ def make_vocabulary(counts: Counts, min_count: int = 1) -> Vocabulary:
     return Vocabulary(row, of_rows(counts.targets), of_rows(counts.entries))
 
 
-def make_vocabularies(parts: Iterable[Samples], features: Features, min_count: int = 1) -> dict[str, Vocabulary]:
+def make_vocabularies(
+    parts: Iterable[Samples], features: Features, min_count: int = 1, counted: Counted = "met"
+) -> dict[str, Vocabulary]:
     """The vocabularies of `id` and `tag` from hashed training samples, which may come in parts, at least one."""
     total: dict[str, Counts] = {}
     for part in parts:
-        counted = count_buckets(part, features)
-        total = {name: total[name] + counts if total else counts for name, counts in counted.items()}
-    return {name: make_vocabulary(counts, min_count) for name, counts in total.items()}
+        found = count_buckets(part, features)
+        total = {name: total[name] + counts if total else counts for name, counts in found.items()}
+    return {name: make_vocabulary(counts, min_count, counted) for name, counts in total.items()}
 
 
 def to_rows(samples: Samples, vocabularies: Mapping[str, Vocabulary]) -> Samples:
@@ -125,7 +139,9 @@ def replace_rows(rows: Inputs, rate: float, seed: Tensor) -> Inputs:
     return Rows.of(pairs) if isinstance(rows, Rows) else pairs
 
 
-def _count(target: Ids, event: Ids, start: NDArray[np.int64], stop: NDArray[np.int64], buckets: int) -> Counts:
+def _count(
+    label: NDArray[np.float32], target: Ids, event: Ids, start: NDArray[np.int64], stop: NDArray[np.int64], buckets: int
+) -> Counts:
     edges = np.zeros(len(event) + 1, np.int64)
     np.add.at(edges, start, 1)
     np.add.at(edges, stop, -1)
@@ -134,4 +150,5 @@ def _count(target: Ids, event: Ids, start: NDArray[np.int64], stop: NDArray[np.i
         np.bincount(target, minlength=buckets),
         np.rint(np.bincount(event, histories, buckets)).astype(np.int64),
         np.bincount(event[histories > 0], minlength=buckets),
+        np.bincount(target[label > 0], minlength=buckets),
     )

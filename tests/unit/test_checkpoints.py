@@ -28,6 +28,7 @@ RECIPE = Recipe(
     layer_norm=True,
     dropout=0.2,
     replace_rate=0.1,
+    resample="all",
     average=0.9,
     epochs=2,
     batch_rows=32,
@@ -54,7 +55,7 @@ def split() -> Split:
     stops = start + rng.integers(0, 3, rows)
     drawn = Samples(events, events % 4, start, stops, start, stops, target, target % 4, label, rng.integers(0, 9, rows))
     parts = [drawn.take(np.arange(*bounds)) for bounds in ((0, 400), (400, 500), (500, 600))]
-    return Split(*parts, source="drawn")
+    return Split(parts[0], parts[1], parts[2], source="drawn")
 
 
 def quiet(_: str) -> None:
@@ -70,7 +71,7 @@ def test_killed_training_goes_on(split: Split, tmp_path: Path) -> None:
     """A run killed with SIGKILL in the middle, and resumed, gives the weights of a run that nobody disturbed."""
     (tmp_path / "run").write_bytes(pickle.dumps((split, RECIPE)))
     folder = tmp_path / "checkpoints"
-    command = [sys.executable, "-c", CODE, tmp_path / "run", folder]
+    command = [sys.executable, "-c", CODE, str(tmp_path / "run"), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         undisturbed = train(split, RECIPE, quiet)
         late = time.monotonic() + 60

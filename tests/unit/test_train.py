@@ -125,7 +125,7 @@ def test_seed_decides_everything(split: Split, trained: Trained) -> None:
 def make_task(split: Split, recipe: Recipe, **options: Any) -> Task:
     """What a network of the recipe's learns from."""
     features = make_features(split.train, recipe)
-    rows = make_parts(split, features, recipe.min_count, known=False)
+    rows = make_parts(split, features, recipe, known=False)
     validation = to_rows(hash_samples(split.validation, features), rows.vocabularies)
     return Task(features, recipe.architecture.model_copy(update=options), rows, recipe.epochs, validation)
 
