@@ -13,7 +13,7 @@ from service.training import Samples
 from service.training.runs import runs
 from service.training.vocabulary import Vocabulary, to_rows
 
-TRIES = 8  # after which an item that is not allowed stays: it takes a user who liked nearly everything
+TRIES = 50  # after which an item that is not allowed stays: it takes a user who liked nearly everything
 
 
 class Redraw:
