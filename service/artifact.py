@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, ValidationError, model_validator
 
 from service.batch import Ids, Sample
 from service.drift import Scores
@@ -72,6 +72,8 @@ class Architecture(_Frozen):
     softmax: bool = True
     shared_tables: bool = False
     pooling: Literal["attention", "mean"] = "attention"
+    product: bool = False  # the head also reads pooled * target of each pair
+    item_bias: bool = False  # every id has a number of its own, added to the log-odds
 
 
 class RowSignature(_Frozen):
@@ -120,6 +122,10 @@ class Training(_Frozen):
     batch_rows: int
     learning_rate: float
     seed: int
+    recipe: dict[str, JsonValue] | None = None  # every choice of the run; what is in it is the trainer's business
+    samples_per_s: float | None = None
+    scale: float | None = None  # what the weights hold of a calibration: log-odds * scale + shift
+    shift: float | None = None
 
 
 class Manifest(_Frozen):

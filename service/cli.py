@@ -4,7 +4,6 @@ import http
 import json
 import logging
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,7 +18,9 @@ from service.catalog_file import make_catalog
 from service.commands.bench import bench
 from service.commands.completion import completion
 from service.commands.score import score
+from service.commands.simulate import simulate
 from service.commands.top import top
+from service.commands.train import train
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
 from service.errors import ArtifactError, DinserveError, SettingsError
@@ -68,7 +69,7 @@ def main() -> None:
     """Online click-through-rate scoring with a Deep Interest Network."""
 
 
-for command in (bench, completion, score, top, versions):
+for command in (bench, completion, score, simulate, top, train, versions):
     main.add_command(command)
 
 
@@ -166,61 +167,6 @@ def _make_app(settings: Settings, fleet: "Fleet | None") -> "FastAPI":
         settings.allowed_manifests,
     )
     return create_app(settings, opener, fleet=fleet, tracing=tracing)
-
-
-def _to_sizes(_: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
-    """Make "32,16" into (32, 16)."""
-    if not re.fullmatch(r"[1-9][0-9]{0,3}(,[1-9][0-9]{0,3})*", text):
-        raise click.BadParameter(f"{text!r} is no list of layer sizes such as 32,16")
-    return tuple(map(int, text.split(",")))
-
-
-ACTIVATIONS = click.Choice(get_args(artifact.Activation))
-
-
-@main.command()
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="MovieLens folder, interactions or samples"
-)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="model folder the next version goes into")
-@click.option("--seed", default=1, show_default=True, help="seed of negatives, weights and order")
-@click.option("--epochs", default=3, show_default=True, type=click.IntRange(1), help="most epochs tried")
-@click.option("--batch-rows", default=256, show_default=True, type=click.IntRange(1), help="rows in a training step")
-@click.option("--learning-rate", default=2e-3, show_default=True, type=click.FloatRange(0, min_open=True))
-@click.option("--dimension", default=8, show_default=True, type=click.IntRange(1), help="embedding dimension")
-@click.option("--max-history", default=50, show_default=True, type=click.IntRange(1), help="history the model reads")
-@click.option("--id-buckets", default=1 << 16, show_default=True, type=click.IntRange(1), help="hash buckets of ids")
-@click.option("--tag-buckets", default=1 << 8, show_default=True, type=click.IntRange(1), help="hash buckets of tags")
-@click.option(
-    "--shared-tables/--separate-tables", default=False, show_default=True, help="target and history embeddings"
-)
-@click.option("--softmax/--no-softmax", default=True, show_default=True, help="normalise the attention weights")
-@click.option("--attention-hidden", default="32,16", show_default=True, callback=_to_sizes, help="layers of attention")
-@click.option("--attention-activation", default="relu", show_default=True, type=ACTIVATIONS, help="after each")
-@click.option("--head-hidden", default="16,8", show_default=True, callback=_to_sizes, help="layers of the head")
-@click.option("--head-activation", default="relu", show_default=True, type=ACTIVATIONS, help="after each")
-def train(data: Path, out: Path, seed: int, **recipe: Any) -> None:
-    """Train a DIN on DATA, compare it with its baselines, and export it as the next version."""
-    from service.training.data import load
-
-    split = load(data, seed, recipe["max_history"])
-    rows = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test rows"
-    click.echo(f"{split.source}: {rows}")
-
-    # TensorFlow takes seconds to import: what is wrong with the data is said before that.
-    from service.training.export import Origin, export
-    from service.training.train import Recipe, known_items, met_ids
-    from service.training.train import train as run
-
-    options = [name for name in artifact.Architecture.model_fields if name in recipe]
-    architecture = artifact.Architecture(**{name: recipe.pop(name) for name in options})
-    trained = run(split, Recipe(architecture=architecture, seed=seed, **recipe), click.echo)
-    click.echo(f"{'test rows':12}{'AUC':>8}{'GAUC':>8}{'logloss':>9}")
-    for name, each in trained.metrics.items():
-        click.echo(f"{name:12}{each.auc:8.4f}{each.gauc:8.4f}{each.logloss:9.4f}")
-    origin = Origin(trained.training, trained.metrics, trained.scores, met_ids(split.known))
-    folder = export(trained.din, out, known_items(split.known), origin)
-    click.echo(f"exported {folder}")
 
 
 @main.command()

@@ -1,1 +1,1 @@
-"""Commands that ask a running server: `score`, `bench` and `top`; and `completion`. What they need is imported late."""
+"""Commands: `score`, `bench` and `top` ask a running server; `train`, `completion`. What they need is imported late."""

@@ -241,6 +241,8 @@ def variable_keys(architecture: Architecture) -> dict[str, str]:
         if architecture.pooling == "attention":
             layers, activation = len(architecture.attention_hidden), architecture.attention_activation
             keys |= _mlp_keys(f"attention_{name}", f"din/units/{name}/mlp", layers, activation)
+    if architecture.item_bias:
+        keys["item_bias"] = "din/bias_id"
     keys |= {f"norm.{part}": f"din/norm/{part}" for part in ("gamma", "beta", "mean", "variance")}
     return keys | _mlp_keys("head", "din/head", len(architecture.head_hidden), architecture.head_activation)
 

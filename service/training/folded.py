@@ -28,7 +28,7 @@ from service.artifact import DICE_EPSILON, NORM_EPSILON, Architecture
 from service.training.din import AttentionUnit, Din, graph, normalise, to_bucket
 from service.training.layers import Dense, Dice, PRelu, Tensor
 
-Embedded: TypeAlias = tuple[Tensor, Tensor]  # of ids, of tags
+Embedded: TypeAlias = tuple[Tensor, ...]  # of ids, of tags; of candidates also the items' biases, where there are any
 Learned: TypeAlias = tuple[Tensor, ...]  # what `activate` takes, (units,) each
 
 CHUNK_BLOCKS = 16
@@ -121,8 +121,12 @@ class Frozen(NamedTuple):
         """One block: probabilities (B,), attention to ids (B, T) and to tags (B, U)."""
         ids = self.ids.weights(q[0], k[0], length[0], architecture)
         tags = self.tags.weights(q[1], k[1], length[1], architecture)
-        parts = [tf.matmul(ids, k[0]), q[0], tf.matmul(tags, k[1]), q[1]]  # (B, D) each
-        return tf.sigmoid(run_mlp(tf.concat(parts, -1), self.head, architecture.head_activation)), ids, tags
+        parts = []  # (B, D) each
+        for weights, keys, queries in ((ids, k[0], q[0]), (tags, k[1], q[1])):
+            pooled = tf.matmul(weights, keys)
+            parts += [pooled, queries, pooled * queries] if architecture.product else [pooled, queries]
+        logits = run_mlp(tf.concat(parts, -1), self.head, architecture.head_activation)
+        return tf.sigmoid(logits + q[2] if architecture.item_bias else logits), ids, tags
 
 
 class Folded:
@@ -147,18 +151,14 @@ class Folded:
         return frozen
 
     def embed(self, blocks: Blocks) -> tuple[Embedded, Embedded]:
-        """Hash and look up: targets (K, B, D), histories (R, T, D) and (R, U, D)."""
+        """Hash and look up: targets (K, B, D) and perhaps biases (K, B), histories (R, T, D) and (R, U, D)."""
         features, din = self.din.features, self.din
-        buckets = {"id": features.id.buckets, "tag": features.tag.buckets}
-        q = [
-            tf.gather(din.target_tables[name], to_bucket(values, buckets[name]))
-            for name, values in (("id", blocks.target_id), ("tag", blocks.target_tag))
-        ]
-        k = [
-            tf.gather(din.tables[name], to_bucket(values, buckets[name]))
-            for name, values in (("id", blocks.seq_id), ("tag", blocks.seq_tag))
-        ]
-        return (q[0], q[1]), (k[0], k[1])
+        ids, tags = to_bucket(blocks.target_id, features.id.buckets), to_bucket(blocks.target_tag, features.tag.buckets)
+        q = [tf.gather(din.target_tables["id"], ids), tf.gather(din.target_tables["tag"], tags)]
+        if din.architecture.item_bias:
+            q.append(tf.gather(din.bias_id, ids))
+        ids, tags = to_bucket(blocks.seq_id, features.id.buckets), to_bucket(blocks.seq_tag, features.tag.buckets)
+        return tuple(q), (tf.gather(din.tables["id"], ids), tf.gather(din.tables["tag"], tags))
 
     def score(self, blocks: Blocks) -> Tensor:
         """Probabilities (K, B) of any number of blocks, chunk by chunk.
@@ -178,18 +178,17 @@ class Folded:
         def step(start: Tensor, chunks: Any) -> tuple[Tensor, Any]:
             stop = tf.minimum(start + CHUNK_BLOCKS, count)
             request = blocks.block_request[start:stop]
+            candidates = tuple(_pad(each[start:stop], 0, CHUNK_BLOCKS) for each in q)
             parts = [
                 _pad(part, 0, CHUNK_BLOCKS)
                 for part in (
-                    q[0][start:stop],
-                    q[1][start:stop],
                     tf.gather(k[0], request),
                     tf.gather(k[1], request),
                     tf.gather(blocks.seq_id_length, request),
                     tf.gather(blocks.seq_tag_length, request),
                 )
             ]
-            done = self._run_chunk(*parts, stop - start, self._packed)
+            done = self._run_chunk(candidates, *parts, stop - start, self._packed)
             return stop, chunks.write(start // CHUNK_BLOCKS, done[: stop - start])
 
         _, chunks = tf.while_loop(lambda start, _: start < count, step, (tf.constant(0), chunks), parallel_iterations=1)
@@ -203,7 +202,7 @@ class Folded:
         def one(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             request = blocks.block_request[index]
             return self.frozen.block(
-                (q[0][index], q[1][index]),
+                tuple(each[index] for each in q),
                 (k[0][request], k[1][request]),
                 (length[0][request], length[1][request]),
                 self.din.architecture,
@@ -222,8 +221,7 @@ class Folded:
 
     def _chunk(
         self,
-        q_id: Tensor,  # (CHUNK_BLOCKS, B, D)
-        q_tag: Tensor,
+        candidates: Embedded,  # (CHUNK_BLOCKS, B, D), biases (CHUNK_BLOCKS, B)
         k_id: Tensor,  # (CHUNK_BLOCKS, longest, D), each block's own history
         k_tag: Tensor,
         id_length: Tensor,  # (CHUNK_BLOCKS,)
@@ -235,7 +233,7 @@ class Folded:
         frozen = self._unpack(packed)
 
         def at(index: Tensor, time: int) -> Tensor:
-            q = q_id[index], q_tag[index]
+            q = tuple(each[index] for each in candidates)
             k = k_id[index][:time], k_tag[index][:time]
             return frozen.block(q, k, (id_length[index], tag_length[index]), self.din.architecture)[0]
 
@@ -245,7 +243,7 @@ class Folded:
             done = tf.switch_case(rung, [lambda time=time: at(index, time) for time in self.rungs])
             return index + 1, tf.tensor_scatter_nd_update(out, [[index]], done[None])
 
-        out = tf.zeros((CHUNK_BLOCKS, q_id.shape[1]))
+        out = tf.zeros((CHUNK_BLOCKS, candidates[0].shape[1]))
         return tf.while_loop(lambda index, _: index < count, step, (tf.constant(0), out))[1]
 
 

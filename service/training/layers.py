@@ -49,10 +49,15 @@ class Dice(tf.Module):
 
     def _moments(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and variance (units,) of the real entries; where there is none, what was known before."""
-        real = tf.reshape(x, (-1, x.shape[-1])) if mask is None else tf.boolean_mask(x, mask)  # (M, units)
-        mean, variance = tf.nn.moments(real, 0)
-        some = tf.shape(real)[0] > 0
-        mean, variance = tf.where(some, mean, self.mean), tf.where(some, variance, self.variance)
+        real = tf.ones(tf.shape(x)[:-1], tf.bool) if mask is None else mask  # (...)
+        count, axes = tf.math.count_nonzero(real, dtype=tf.float32), list(range(len(x.shape) - 1))
+
+        def mean_of(values: Tensor) -> Tensor:  # (..., units) to (units,)
+            return tf.reduce_sum(tf.where(real[..., None], values, 0.0), axes) / tf.maximum(count, 1.0)
+
+        mean = mean_of(x)
+        variance = mean_of(tf.square(x - tf.stop_gradient(mean)))  # through its mean a variance has no gradient
+        mean, variance = tf.where(count > 0, mean, self.mean), tf.where(count > 0, variance, self.variance)
         self.mean.assign(MOMENTUM * self.mean + (1 - MOMENTUM) * mean)
         self.variance.assign(MOMENTUM * self.variance + (1 - MOMENTUM) * variance)
         return mean, variance
@@ -68,46 +73,6 @@ def make_activation(name: Activation | Literal["linear"], units: int) -> Callabl
         return dice
     plain: Callable[[Tensor], Tensor] = {"linear": lambda x: x, "relu": tf.nn.relu, "sigmoid": tf.sigmoid}[name]
     return lambda x, **_: plain(x)
-
-
-class Dense(tf.Module):
-    """y = f(x W + b), W (inputs, units), Glorot uniform (Glorot and Bengio, 2010)."""
-
-    def __init__(
-        self,
-        inputs: int,
-        units: int,
-        rng: tf.random.Generator,
-        name: str,
-        activation: Activation | Literal["linear"] = "linear",
-    ) -> None:
-        super().__init__(name)
-        limit = (6.0 / (inputs + units)) ** 0.5
-        self.kernel = tf.Variable(rng.uniform((inputs, units), -limit, limit), name="kernel")
-        self.bias = tf.Variable(tf.zeros((units,)), name="bias")
-        self.activation = make_activation(activation, units)
-
-    def __call__(self, x: Tensor, *, training: bool = False, mask: Tensor | None = None) -> Tensor:
-        """Map (..., inputs) to (..., units)."""
-        return self.activation(tf.tensordot(x, self.kernel, 1) + self.bias, training=training, mask=mask)
-
-
-class Mlp(tf.Module):
-    """Dense layers with an activation, and a linear last one of one unit."""
-
-    def __init__(
-        self, inputs: int, hidden: Sequence[int], rng: tf.random.Generator, name: str, activation: Activation = "relu"
-    ) -> None:
-        super().__init__(name)
-        sizes = list(pairwise([inputs, *hidden]))
-        self.layers = [Dense(a, b, rng, f"layer{i}", activation) for i, (a, b) in enumerate(sizes)]
-        self.layers.append(Dense([inputs, *hidden][-1], 1, rng, f"layer{len(sizes)}"))
-
-    def __call__(self, x: Tensor, *, training: bool = False, mask: Tensor | None = None) -> Tensor:
-        """Map (..., inputs) to (...,); `mask` (...) says which entries are real, all by default."""
-        for layer in self.layers:
-            x = layer(x, training=training, mask=mask)
-        return tf.squeeze(x, -1)
 
 
 class BatchNorm(tf.Module):
@@ -128,3 +93,86 @@ class BatchNorm(tf.Module):
             self.mean.assign(MOMENTUM * self.mean + (1 - MOMENTUM) * mean)
             self.variance.assign(MOMENTUM * self.variance + (1 - MOMENTUM) * variance)
         return tf.nn.batch_normalization(x, mean, variance, self.beta, self.gamma, NORM_EPSILON)
+
+
+def drop(x: Tensor, rate: float, rng: tf.random.Generator) -> Tensor:
+    """Dropout (Srivastava et al., 2014): each of x is 0 with the probability `rate`, and divided by 1 - rate if not."""
+    return tf.where(rng.uniform(tf.shape(x)) < rate, 0.0, x / (1 - rate))
+
+
+class Dense(tf.Module):
+    """y = f(x W + b), W (inputs, units), Glorot uniform (Glorot and Bengio, 2010); `norm` stands before f."""
+
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        rng: tf.random.Generator,
+        name: str,
+        activation: Activation | Literal["linear"] = "linear",
+        *,
+        norm: bool = False,
+    ) -> None:
+        super().__init__(name)
+        limit = (6.0 / (inputs + units)) ** 0.5
+        self.kernel = tf.Variable(rng.uniform((inputs, units), -limit, limit), name="kernel")
+        self.bias = tf.Variable(tf.zeros((units,)), name="bias")
+        self.norm = BatchNorm(units, "norm") if norm else None
+        self.activation = make_activation(activation, units)
+
+    def __call__(self, x: Tensor, *, training: bool = False, mask: Tensor | None = None) -> Tensor:
+        """Map (..., inputs) to (..., units), (N, inputs) if there is a `norm`."""
+        return self.finish(tf.tensordot(x, self.kernel, 1) + self.bias, training=training, mask=mask)
+
+    def finish(self, sums: Tensor, *, training: bool = False, mask: Tensor | None = None) -> Tensor:
+        """Map x W + b (..., units), however it was computed, to the same shape."""
+        if self.norm is not None:
+            sums = self.norm(sums, training=training)
+        return self.activation(sums, training=training, mask=mask)
+
+
+class Mlp(tf.Module):
+    """Dense layers with an activation, and a linear last one of one unit.
+
+    Args:
+        inputs: size of what the first layer reads.
+        hidden: units of every layer but the last.
+        rng: draws the weights, and in training what is dropped.
+        name: of the module.
+        activation: of every layer but the last.
+        norm: whether batch normalisation stands before each activation.
+        dropout: share of the hidden layers' outputs that is dropped in training.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        rng: tf.random.Generator,
+        name: str,
+        activation: Activation = "relu",
+        *,
+        norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(name)
+        self.dropout = dropout
+        if dropout:
+            self.rng = rng  # kept, and so saved with a checkpoint, only where it is needed again
+        sizes = list(pairwise([inputs, *hidden]))
+        self.layers = [Dense(a, b, rng, f"layer{i}", activation, norm=norm) for i, (a, b) in enumerate(sizes)]
+        self.layers.append(Dense([inputs, *hidden][-1], 1, rng, f"layer{len(sizes)}"))
+
+    def __call__(self, x: Tensor, *, training: bool = False, mask: Tensor | None = None) -> Tensor:
+        """Map (..., inputs) to (...,); `mask` (...) says which entries are real, all by default."""
+        first = self.layers[0]
+        return self.finish(tf.tensordot(x, first.kernel, 1) + first.bias, training=training, mask=mask)
+
+    def finish(self, sums: Tensor, *, training: bool = False, mask: Tensor | None = None) -> Tensor:
+        """The same from the first layer's x W + b (..., units) on, however that was computed."""
+        first, *rest = self.layers
+        x = first.finish(sums, training=training, mask=mask)
+        for layer in rest:
+            x = drop(x, self.dropout, self.rng) if training and self.dropout else x
+            x = layer(x, training=training, mask=mask)
+        return tf.squeeze(x, -1)

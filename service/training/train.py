@@ -1,136 +1,140 @@
-"""Fit a network to samples, choosing the epoch on validation rows, and report on test rows once."""
+"""From a split to a trained network and what is known of it: fit, refit, calibration, figures on test rows."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from service.artifact import Architecture, Feature, Features, Quality, Training
 from service.batch import Floats, Ids
 from service.drift import Scores, make_scores
-from service.errors import DataError
 from service.training import Samples, Split, evaluate
-from service.training.data import gather
-from service.training.din import Din, Rows, graph, to_bucket
-from service.training.layers import Tensor
-
-EVALUATION_ROWS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What a training run is told."""
-
-    architecture: Architecture = field(default_factory=Architecture)
-    dimension: int = 8
-    id_buckets: int = 1 << 16
-    tag_buckets: int = 1 << 8
-    max_history: int = 50
-    epochs: int = 3
-    batch_rows: int = 256
-    learning_rate: float = 2e-3
-    seed: int = 1
+from service.training.calibration import Calibration, fit_platt, prior_shift
+from service.training.checkpoints import Folder
+from service.training.din import Din
+from service.training.fit import Fit, Fitted, Task, predict, predict_logits
+from service.training.logs import Logs
+from service.training.parts import Parts, hash_samples, make_parts
+from service.training.recipe import Recipe
+from service.training.served import to_served
+from service.training.vocabulary import to_rows
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
     """The chosen network and what is known of it."""
 
-    din: Din
+    din: Din  # as it serves
     training: Training
     metrics: dict[str, Quality]  # on test rows: din, pooling, popularity
     scores: Scores  # of the test rows
 
+    def predict(self, samples: Samples) -> Floats:
+        """Click probabilities (N,) as they are served."""
+        return predict(self.din, hash_samples(samples, self.din.features))
 
-def train(split: Split, recipe: Recipe, report: Callable[[str], None] = print) -> Trained:
-    """Train a DIN and its mean-pooling twin, and compare both with item popularity on the test rows.
 
-    The same seed, data and machine give the same weights.
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """What a run leaves on its way."""
+
+    checkpoints: Folder = field(default_factory=Folder)
+    resume: bool = False
+    logs: Path | None = None
+
+
+def train(
+    split: Split, recipe: Recipe, report: Callable[[str], None] = print, keeping: Keeping | None = None
+) -> Trained:
+    """Train a network and, as the recipe says, its mean-pooling twin; compare with item popularity on the test rows.
+
+    The same seed, data and machine give the same weights, whether a run was killed and resumed or not.
 
     Raises:
-        DataError: the loss is not finite.
+        DataError: the loss is not finite; or what is to be resumed is of something else.
     """
     tf.config.experimental.enable_op_determinism()
-    features = _features(split.train, recipe)
-    parts: dict[str, Any] = {
-        name: hash_samples(getattr(split, name), features) for name in ("train", "validation", "test")
-    }
-    hashed = replace(split, **parts)
-    metrics, chosen, scored = {}, {}, {}
-    for name, pooling in (("din", "attention"), ("pooling", "mean")):
-        architecture = recipe.architecture.model_copy(update={"pooling": pooling})
-        chosen[name] = _fit_and_refit(features, architecture, hashed, recipe, report)
-        scored[name] = predict(chosen[name][0], hashed.test)
-        metrics[name] = evaluate.quality(split.test.label, scored[name], split.test.user)
-    popularity = evaluate.popularity(split.known, split.test)
-    metrics["popularity"] = evaluate.quality(split.test.label, popularity, split.test.user)
-    din, epochs = chosen["din"]
+    keeping = keeping or Keeping()
+    keeping.checkpoints.open(split, recipe, resume=keeping.resume)
+    run = _Run(split, recipe, report, keeping)
+    din, fitted, calibration = run.train("din", recipe.architecture)
+    served = {"din": din}
+    if recipe.twin and recipe.architecture.pooling != "mean":
+        served["pooling"] = run.train("pooling", recipe.architecture.model_copy(update={"pooling": "mean"}))[0]
+    logits = {name: predict_logits(each, run.test) for name, each in served.items()}
+    label, user = split.test.label, split.test.user
+    # Test rows have their negatives drawn as training rows do, so their logloss is of log-odds before the correction.
+    metrics = {name: evaluate.quality(label, _sigmoid(each - run.correction), user) for name, each in logits.items()}
+    metrics["popularity"] = evaluate.quality(label, evaluate.popularity(split.known, split.test), user)
     training = Training(
         data=split.source,
-        rows=len(split.known),
+        rows=run.train_rows.rows + len(split.validation),
         test_rows=len(split.test),
-        epochs=epochs,
+        epochs=fitted.epochs,
         batch_rows=recipe.batch_rows,
         learning_rate=recipe.learning_rate,
         seed=recipe.seed,
+        recipe=recipe.model_dump(mode="json"),
+        samples_per_s=round(fitted.samples_per_s, 1),
+        scale=calibration.scale,
+        shift=calibration.shift,
     )
-    return Trained(din, training, metrics, make_scores(scored["din"], split.test.label))
+    return Trained(din, training, metrics, make_scores(_sigmoid(logits["din"]), label))
 
 
-def _fit_and_refit(
-    features: Features, architecture: Architecture, split: Split, recipe: Recipe, report: Callable[[str], None]
-) -> tuple[Din, int]:
-    """Find the epoch with the highest validation AUC, then train that long on train and validation rows together.
+class _Run:
+    """What the networks of one run have in common."""
 
-    The validation rows are the newest known ones: a model that never learns from them is stale on the day it is made.
-    """
-    auc_after = []
-    for epoch, din in enumerate(fit(Din(features, architecture, recipe.seed), split.train, recipe), 1):
-        quality = evaluate.quality(split.validation.label, predict(din, split.validation), split.validation.user)
-        figures = f"AUC {quality.auc:.4f} GAUC {quality.gauc:.4f} logloss {quality.logloss:.4f}"
-        report(f"{architecture.pooling} pooling, epoch {epoch}: validation {figures}")
-        auc_after.append(quality.auc)
-    epochs = int(np.argmax(auc_after)) + 1
-    report(f"{architecture.pooling} pooling trains {epochs} epochs on train and validation rows")
-    *_, din = fit(Din(features, architecture, recipe.seed), split.known, replace(recipe, epochs=epochs))
-    return din, epochs
+    def __init__(self, split: Split, recipe: Recipe, report: Callable[[str], None], keeping: Keeping) -> None:
+        self.split, self.recipe, self.report, self.keeping = split, recipe, report, keeping
+        self.features = make_features(split.train, recipe)
+        self.train_rows = make_parts(split, self.features, recipe, known=False)
+        self.validation = hash_samples(split.validation, self.features)
+        self.test = hash_samples(split.test, self.features)
 
+    @property
+    def correction(self) -> float:
+        """What is added to log-odds because negatives were drawn."""
+        real = self.split.click_rate
+        if not self.recipe.correct_sampling or real is None:
+            return 0.0
+        return prior_shift(self.train_rows.clicks / self.train_rows.rows, real)
 
-def fit(din: Din, samples: Samples, recipe: Recipe) -> Iterator[Din]:
-    """Train `din` in place for `recipe.epochs` epochs of hashed samples, yielding it after each."""
-    step = _step(din, recipe.learning_rate)
-    rng = np.random.default_rng(recipe.seed)
-    for epoch in range(1, recipe.epochs + 1):
-        loss = np.float32(0)
-        for rows, label in _batches(samples, rng.permutation(len(samples)), recipe.batch_rows, f"epoch {epoch}"):
-            loss = step(rows, label)
-        # The loss precedes its step, and relu hides NaN: what the last step did shows in the weights only.
-        if not all(np.isfinite(each).all() for each in (loss, *din.variables)):
-            raise DataError(f"loss or weights are not finite after epoch {epoch}; a lower learning rate may help")
-        yield din
+    def train(self, name: str, architecture: Architecture) -> tuple[Din, Fitted, Calibration]:
+        """Fit, calibrate and perhaps refit one network: as it serves, how it was fitted, and its calibration.
 
+        The refit is as long as was best, on train and validation rows: the validation rows are the newest known ones,
+        and a model that never learns from them is stale on the day it is made. Its calibration is that of the network
+        before it, which did not learn from them.
+        """
+        rows = self.train_rows
+        fitted = self._fit(name, architecture, rows, self.recipe.epochs, to_rows(self.validation, rows.vocabularies))
+        calibration = self._calibrate(fitted.din, rows)
+        if self.recipe.refit:
+            self.report(f"{name} trains {fitted.epochs} epochs on train and validation rows")
+            rows = make_parts(self.split, self.features, self.recipe, known=True)
+            fitted = self._fit(f"{name}-refit", architecture, rows, fitted.epochs, None)
+        din = to_served(fitted.din, rows.vocabularies, calibration.scale, calibration.shift)
+        return din, fitted, calibration
 
-def predict(din: Din, samples: Samples) -> Floats:
-    """Click probabilities (N,) of hashed samples, in order."""
-    forward = graph(lambda rows: tf.sigmoid(din.logits(rows)), reduce_retracing=True)
-    order = np.arange(len(samples))
-    return np.concatenate([forward(rows).numpy() for rows, _ in _batches(samples, order, EVALUATION_ROWS)])
+    def _fit(
+        self, name: str, architecture: Architecture, rows: Parts, epochs: int, validation: Samples | None
+    ) -> Fitted:
+        task = Task(self.features, architecture, rows, epochs, validation)
+        logs = Logs(self.keeping.logs / name if self.keeping.logs else None)
+        return Fit(task, self.recipe, name, self.report, self.keeping.checkpoints.of(name), logs).run()
 
-
-def hash_samples(samples: Samples, features: Features) -> Samples:
-    """Replace ids and tags by their buckets, once for the whole training instead of once a step."""
-    return replace(
-        samples,
-        event_id=_hash(samples.event_id, features.id.buckets),
-        event_tag=_hash(samples.event_tag, features.tag.buckets),
-        target_id=_hash(samples.target_id, features.id.buckets),
-        target_tag=_hash(samples.target_tag, features.tag.buckets),
-    )
+    def _calibrate(self, din: Din, rows: Parts) -> Calibration:
+        """From validation rows where the recipe says so, else what the recipe itself did to the log-odds undone."""
+        calibration = Calibration(shift=-math.log(self.recipe.positive_weight))
+        if self.recipe.calibrate:
+            logits = predict_logits(din, to_rows(self.validation, rows.vocabularies))
+            calibration = fit_platt(logits, self.validation.label) or calibration
+        return calibration.shifted(self.correction)
 
 
 def known_items(samples: Samples) -> tuple[Ids, Ids]:
@@ -148,14 +152,9 @@ def met_ids(samples: Samples) -> Ids:
     return np.unique(np.concatenate([samples.target_id, samples.event_id[in_history]]))
 
 
-def _hash(values: Ids, buckets: int) -> NDArray[np.int32]:
-    unique, where = np.unique(values, return_inverse=True)
-    dtype = tf.string if values.dtype == object else tf.int64
-    hashed: NDArray[np.int32] = to_bucket(tf.constant(unique, dtype), buckets).numpy().astype(np.int32)[where]
-    return hashed
+def make_features(samples: Samples, recipe: Recipe) -> Features:
+    """How the values of these samples are hashed and embedded; text is told from integers."""
 
-
-def _features(samples: Samples, recipe: Recipe) -> Features:
     def feature(values: Ids, buckets: int) -> Feature:
         dtype: Any = "string" if values.dtype == object else "int64"
         return Feature(dtype=dtype, buckets=buckets, dimension=recipe.dimension, max_history=recipe.max_history)
@@ -165,28 +164,6 @@ def _features(samples: Samples, recipe: Recipe) -> Features:
     )
 
 
-def _step(din: Din, learning_rate: float) -> Callable[[Rows, Tensor], Tensor]:
-    """One step of Adam (Kingma and Ba, 2015) on the mean logloss of a batch; returns that loss."""
-    optimizer = keras.optimizers.Adam(learning_rate)
-
-    def step(rows: Rows, label: Tensor) -> Tensor:
-        with tf.GradientTape() as tape:
-            logits = din.logits(rows, training=True)
-            loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(label, logits))
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return loss
-
-    variables = din.trainable_variables
-    optimizer.build(variables)
-    compiled: Callable[[Rows, Tensor], Tensor] = graph(step, reduce_retracing=True)
-    return compiled
-
-
-def _batches(
-    samples: Samples, order: NDArray[np.int64], rows: int, title: str | None = None
-) -> Iterator[tuple[Rows, Floats]]:
-    """Mini-batches of samples in `order`, histories padded to the batch's longest."""
-    starts = range(0, len(order), rows)
-    for start in tqdm(starts, desc=title, unit="batch", disable=None if title else True, leave=False):
-        *arrays, label = gather(samples, order[start : start + rows])
-        yield Rows(*(tf.constant(each) for each in arrays)), label
+def _sigmoid(logits: Floats) -> Floats:
+    probability: Floats = tf.sigmoid(logits.astype(np.float32)).numpy()
+    return probability

@@ -9,7 +9,8 @@ from click.testing import Result
 
 from service import artifact
 from service.training import Samples, data
-from service.training.train import hash_samples, predict
+from service.training.fit import predict
+from service.training.parts import hash_samples
 
 RunCommand: TypeAlias = Callable[..., Result]
 

@@ -22,12 +22,22 @@ def make_din() -> MakeDin:
     """Build a network and give it weights that make every part of it matter: `make_din(dimension=4, softmax=False)`."""
     from service.training.din import Din
 
-    def make(*, dimension: int = 8, max_history: int = 50, dtype: str = "int64", seed: int = 1, **options: Any) -> Any:
+    def make(
+        *,
+        dimension: int = 8,
+        max_history: int = 50,
+        dtype: str = "int64",
+        seed: int = 1,
+        rows: dict[str, int] | None = None,
+        layer_norm: bool = False,
+        dropout: float = 0.0,
+        **options: Any,
+    ) -> Any:
         kind = {"dtype": dtype, "dimension": dimension, "max_history": max_history}
         features = Features(
             id=Feature.model_validate({"buckets": 512, **kind}), tag=Feature.model_validate({"buckets": 64, **kind})
         )
-        din = Din(features, Architecture(**options), seed)
+        din = Din(features, Architecture(**options), seed, rows, layer_norm=layer_norm, dropout=dropout)
         rng = np.random.default_rng(seed)
         for each in din.variables:
             each.assign(each + rng.normal(0, 0.2, each.shape))

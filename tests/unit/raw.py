@@ -13,7 +13,8 @@ from service.engine import native
 from service.engine.native import _forward
 from tests.unit.reference import Answer, Hashed, Network, draw_arrays
 
-Weights: TypeAlias = "tuple[tuple[_forward.Pair, ...], tuple[_forward.Layer, ...]]"  # names of the stub only
+# Names of the stub only
+Weights: TypeAlias = "tuple[tuple[_forward.Pair, ...], tuple[_forward.Layer, ...], Floats | None, bool]"
 Found: TypeAlias = tuple[Floats, tuple[Floats, ...]]  # probability (C,), attention (C, T) of each pair
 
 LEVELS = _forward.levels()
@@ -65,7 +66,8 @@ def as_tuples(network: Network) -> Weights:
     pairs = tuple(
         (pair.table, pair.target_table, native._unit(pair.unit) if pair.unit else None) for pair in weights.pairs
     )
-    return pairs, tuple(native._layer(layer, layer.kernel) for layer in weights.head)
+    head = tuple(native._layer(layer, layer.kernel) for layer in weights.head)
+    return pairs, head, weights.bias, weights.product
 
 
 def run(model: _forward.Model, requests: Sequence[Raw], longer: int = 0) -> list[Found]:

@@ -60,12 +60,14 @@ def forward(network: Network, request: Hashed) -> Answer:
         k = network.arrays[f"table_{name}"][history]  # (T, D)
         weights = _attention(network, f"attention_{name}", q, k)  # (C, T)
         attentions.append(weights)
-        parts += [weights @ k, q]
+        parts += _parts(weights @ k, q, product=network.architecture.product)
     x = np.concatenate(parts, 1)  # (C, inputs)
     gamma, beta, mean, variance = (network.arrays[f"norm.{part}"] for part in ("gamma", "beta", "mean", "variance"))
     x = (x - mean) / np.sqrt(variance + 1e-3) * gamma + beta
     architecture = network.architecture
     logits = _mlp(network.arrays, "head", x, len(architecture.head_hidden), architecture.head_activation)
+    if architecture.item_bias:
+        logits = logits + network.arrays["item_bias"][request.targets[0]]
     return sigmoid(logits), tuple(attentions)
 
 
@@ -75,13 +77,19 @@ def forward_folded(weights: Weights, request: Hashed) -> Answer:
     for pair, history, target in zip(weights.pairs, request.histories, request.targets, strict=True):
         q, k = pair.target_table[target], pair.table[history]  # (C, D), (T, D)
         attentions.append(_folded_attention(pair, q, k))
-        parts += [attentions[-1] @ k, q]
-    return sigmoid(_folded_mlp(weights.head, np.concatenate(parts, 1))), tuple(attentions)
+        parts += _parts(attentions[-1] @ k, q, product=weights.product)
+    bias = 0 if weights.bias is None else weights.bias[request.targets[0]]
+    return sigmoid(_folded_mlp(weights.head, np.concatenate(parts, 1)) + bias), tuple(attentions)
 
 
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)) of any x without overflow."""
     return np.exp(-np.logaddexp(0, -x))
+
+
+def _parts(pooled: Any, q: Any, *, product: bool) -> list[Any]:
+    """What the head reads of a pair, (C, D) each."""
+    return [pooled, q, pooled * q] if product else [pooled, q]
 
 
 def _attention(network: Network, role: str, q: Doubles, k: Doubles) -> Doubles:
@@ -195,6 +203,8 @@ ARCHITECTURES = st.builds(
     softmax=st.booleans(),
     shared_tables=st.booleans(),
     pooling=st.sampled_from(["attention", "attention", "attention", "mean"]),
+    product=st.booleans(),
+    item_bias=st.booleans(),
 )
 
 

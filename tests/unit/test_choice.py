@@ -222,6 +222,7 @@ def test_wrong_network_is_not_native(exported: Path, manifest: Manifest) -> None
             id="sigmoid-prelu-no-softmax",
         ),
         pytest.param({"pooling": "mean", "head_hidden": ()}, KNOWN, id="mean-pooling-no-head"),
+        pytest.param({"product": True, "item_bias": True, "dimension": 5}, KNOWN, id="product-item-bias"),
     ],
 )
 def test_every_architecture_is_served(

@@ -21,6 +21,7 @@ from service.catalog import Item
 from service.catalog_file import read_catalog
 from service.cli import main
 from service.config import Settings
+from service.training.recipe import Recipe
 from tests.fakes import FakeEngine, write_version
 
 
@@ -224,17 +225,36 @@ def test_train_reports_and_exports(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     quality = artifact.Quality(auc=0.75, gauc=0.5, logloss=0.25)
     recipes: list[Any] = []
 
-    def fit(split: Any, recipe: Any, report: Any) -> Any:
+    def fit(split: Any, recipe: Any, report: Any, keeping: Any) -> Any:
         recipes.append(recipe)
         return SimpleNamespace(din=None, training=None, metrics={"din": quality}, scores=None)
 
-    parts = {"Recipe": SimpleNamespace, "known_items": lambda known: known, "met_ids": len, "train": fit}
+    parts: dict[str, Any] = {
+        "Keeping": lambda *_: None,
+        "known_items": lambda known: known,
+        "met_ids": len,
+        "train": fit,
+    }
     monkeypatch.setitem(sys.modules, "service.training.train", cast("ModuleType", SimpleNamespace(**parts)))
+    parts = {"Folder": lambda *_: SimpleNamespace(remove=lambda: None)}
+    monkeypatch.setitem(sys.modules, "service.training.checkpoints", cast("ModuleType", SimpleNamespace(**parts)))
     parts = {"Origin": lambda *_: None, "export": lambda _, out, *__: out / "1"}
     monkeypatch.setitem(sys.modules, "service.training.export", cast("ModuleType", SimpleNamespace(**parts)))
     rows = [f"{user},{10 * user + item},{item % 3},{item}" for user in range(3) for item in range(10)]
     (tmp_path / "log.csv").write_text("\n".join(["user,item,tag,timestamp", *rows]))
-    options = ["--seed", 5, "--epochs", 2, "--no-softmax", "--attention-hidden", "7", "--head-activation", "dice"]
+    options = [
+        "--recipe",
+        "seed",
+        "--seed",
+        5,
+        "--epochs",
+        2,
+        "--no-softmax",
+        "--attention-hidden",
+        "7",
+        "--head-activation",
+        "dice",
+    ]
     done = run("train", "--data", tmp_path / "log.csv", "--out", tmp_path, *options)
     assert done.stdout.splitlines() == [
         "interactions log.csv: 42 train, 6 validation, 12 test rows",
@@ -256,12 +276,18 @@ def test_train_refuses_odd_sizes(tmp_path: Path, sizes: str) -> None:
     assert "is no list of layer sizes such as 32,16" in done.stderr
 
 
-def test_train_defaults_are_the_architectures() -> None:
-    """Without options, training makes the default architecture."""
+def test_train_has_a_flag_for_every_choice() -> None:
+    """Every value of a recipe has a flag, and a flag that is not given leaves it to the recipe."""
     context = main.commands["train"].make_context("train", ["--data", ".", "--out", "."])
-    options = {name: context.params[name] for name in artifact.Architecture.model_fields if name in context.params}
-    assert artifact.Architecture(**options) == artifact.Architecture()
-    assert len(options) == len(artifact.Architecture.model_fields) - 1  # the pooling twin is always trained beside
+    names = Recipe.model_fields.keys() - {"architecture"} | artifact.Architecture.model_fields.keys()
+    assert {name: context.params[name] for name in names} == dict.fromkeys(names)
+
+
+def test_train_refuses_an_unknown_key(tmp_path: Path) -> None:
+    """A recipe file with a key that is none is refused with exit status 2, naming it, before data are read."""
+    (tmp_path / "my.toml").write_text("epochz = 3")
+    done = run("train", "--data", tmp_path / "missing", "--out", tmp_path / "din", "--recipe", tmp_path / "my.toml")
+    assert (done.exit_code, done.stderr) == (2, f"Error: recipe {tmp_path / 'my.toml'}: epochz: is unknown\n")
 
 
 def test_train_fails_on_bad_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from service.artifact import Architecture, Feature
 from service.training import din as network
-from service.training.din import AttentionUnit, Din, Rows, mean_pool, to_bucket
+from service.training.din import AttentionUnit, Din, Pair, Rows, mean_pool, to_bucket
 
 MakeDin: TypeAlias = Callable[..., Any]
 Doubles: TypeAlias = NDArray[np.float64]
@@ -38,9 +39,16 @@ def reference_activation(name: str, layer: Any, x: Doubles) -> Doubles:
 def reference_mlp(mlp: Any, x: Doubles, activation: str = "relu") -> Doubles:
     """f(... f(x W1 + b1) ...) W + b, the last layer of one unit: (..., inputs) to (...)."""
     for layer in mlp.layers[:-1]:
-        x = reference_activation(activation, layer, x @ as_doubles(layer.kernel) + as_doubles(layer.bias))
+        x = x @ as_doubles(layer.kernel) + as_doubles(layer.bias)
+        x = reference_activation(activation, layer, x if layer.norm is None else reference_norm(layer.norm, x))
     last = mlp.layers[-1]
     return np.asarray((x @ as_doubles(last.kernel) + as_doubles(last.bias))[..., 0])
+
+
+def reference_norm(norm: Any, x: Doubles) -> Doubles:
+    """Batch normalisation by the averages kept in training."""
+    x = (x - as_doubles(norm.mean)) / np.sqrt(as_doubles(norm.variance) + 1e-3)
+    return np.asarray(x * as_doubles(norm.gamma) + as_doubles(norm.beta))
 
 
 def reference_attention(
@@ -56,21 +64,26 @@ def reference_attention(
     return weights, sum((weights[t] * k[t] for t in range(length)), np.zeros(len(q)))
 
 
-def reference_network(din: Any, row: tuple[Any, ...]) -> float:
-    """Log-odds of one row (history buckets, history tags, target bucket, target tag)."""
+def reference_network(din: Any, row: dict[str, tuple[Any, Any]]) -> float:
+    """Log-odds of one row: of each pair, in order, the history and the target."""
     parts = []
-    for name, sequence, target in (("id", row[0], row[2]), ("tag", row[1], row[3])):
+    for name, (sequence, target) in row.items():
         q, k = as_doubles(din.target_tables[name])[target], as_doubles(din.tables[name])[sequence]
         if din.architecture.pooling == "mean":
             pooled = k.mean(0) if len(k) else np.zeros(len(q))
         else:
             options = {"softmax": din.architecture.softmax, "activation": din.architecture.attention_activation}
             pooled = reference_attention(din.units[name], q, k, len(k), **options)[1]
-        parts += [pooled, q]
-    norm, x = din.norm, np.concatenate(parts)
-    x = (x - as_doubles(norm.mean)) / np.sqrt(as_doubles(norm.variance) + 1e-3)
-    x = x * as_doubles(norm.gamma) + as_doubles(norm.beta)
-    return float(reference_mlp(din.head, x, din.architecture.head_activation))
+        parts += [pooled, q, pooled * q] if din.architecture.product else [pooled, q]
+    x = reference_norm(din.norm, np.concatenate(parts))
+    logit = float(reference_mlp(din.head, x, din.architecture.head_activation))
+    first = next(iter(row.values()))
+    return logit + (float(din.bias_id[first[1]]) if din.architecture.item_bias else 0)
+
+
+def cut_row(pairs: dict[str, Pair], n: int) -> dict[str, tuple[Any, Any]]:
+    """One row as the reference takes it, without padding."""
+    return {name: (pair.sequence[n, : pair.length[n]], pair.target[n]) for name, pair in pairs.items()}
 
 
 def make_unit(*, softmax: bool = True) -> AttentionUnit:
@@ -179,6 +192,10 @@ def draw_rows(seed: int, *, time: int = 7, tags: int = 5) -> Rows:
         pytest.param({"attention_activation": "sigmoid", "head_activation": "prelu"}, id="sigmoid-and-prelu"),
         pytest.param({"attention_activation": "prelu", "head_activation": "dice"}, id="prelu-and-dice"),
         pytest.param({"attention_activation": "dice", "head_activation": "sigmoid"}, id="dice-and-sigmoid"),
+        pytest.param({"product": True}, id="product"),
+        pytest.param({"item_bias": True}, id="item-bias"),
+        pytest.param({"layer_norm": True, "head_activation": "dice"}, id="normalised-layers"),
+        pytest.param({"dropout": 0.5, "product": True, "item_bias": True, "pooling": "mean"}, id="dropout"),
     ],
 )
 def test_network_is_its_reference(make_din: MakeDin, options: dict[str, Any]) -> None:
@@ -186,9 +203,90 @@ def test_network_is_its_reference(make_din: MakeDin, options: dict[str, Any]) ->
     din, rows = make_din(**options), draw_rows(6)
     logits = din.logits(rows).numpy()
     for n in range(ROWS):
-        histories = rows.seq_id[n, : rows.seq_id_length[n]], rows.seq_tag[n, : rows.seq_tag_length[n]]
-        row = (*histories, rows.target_id[n], rows.target_tag[n])
-        assert logits[n] == pytest.approx(reference_network(din, row), abs=5e-6)  # log-odds are of the order of 1
+        expected = reference_network(din, cut_row(rows.pairs, n))
+        assert logits[n] == pytest.approx(expected, abs=5e-6)  # log-odds are of the order of 1
+
+
+@pytest.mark.parametrize("names", [("item",), ("item", "tag", "shop")], ids=["one", "three"])
+def test_any_number_of_pairs(names: tuple[str, ...]) -> None:
+    """A network may have any pairs by name, each of its own size; the bias is the first one's."""
+    rng, rows = np.random.default_rng(3), {name: 20 + i for i, name in enumerate(names)}
+    features = {
+        name: Feature(dtype="int64", buckets=100, dimension=3 + i, max_history=9) for i, name in enumerate(names)
+    }
+    din = Din(features, Architecture(product=True, item_bias=True), 1, rows)
+    for each in din.variables:
+        each.assign(each + abs(rng.normal(0, 0.2, each.shape)))
+    assert [tuple(din.tables[name].shape) for name in names] == [(20 + i, 3 + i) for i in range(len(names))]
+    pairs = {
+        name: Pair(
+            rng.integers(0, count, (ROWS, TIME)),
+            rng.integers(0, TIME + 1, ROWS).astype(np.int32),
+            rng.integers(0, count, ROWS),
+        )
+        for name, count in rows.items()
+    }
+    expected = [reference_network(din, cut_row(pairs, n)) for n in range(ROWS)]
+    np.testing.assert_allclose(din.logits(pairs), expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("training", [pytest.param(True, id="training"), pytest.param(False, id="serving")])
+@pytest.mark.parametrize("activation", ["relu", "dice"])
+def test_attention_without_its_wide_input(training: bool, activation: Any) -> None:
+    """Weights and gradients are those of the MLP over [q, k, q - k, q * k], which is never built."""
+    unit = AttentionUnit(
+        DIMENSION, (5, 3), tf.random.Generator.from_seed(3, alg="philox"), "unit", activation=activation
+    )
+    q, k, length = (tf.constant(each) for each in draw_attention())
+    mask = tf.sequence_mask(length, TIME)
+    answers, gradients = [], []
+    for wide in (True, False):
+        with tf.GradientTape() as tape:
+            tape.watch([q, k])
+            if wide:
+                queries = tf.broadcast_to(q[:, None], k.shape)
+                x = tf.concat([queries, k, queries - k, queries * k], -1)
+                weights = network.normalise(unit.mlp(x, training=training, mask=mask), mask, softmax=True)
+            else:
+                weights = unit.weights(q, k, length, training=training)
+            loss = tf.reduce_sum(tf.square(weights) * tf.range(TIME, dtype=tf.float32))
+        answers.append(weights)
+        gradients.append(tape.gradient(loss, [q, k, *unit.trainable_variables]))
+        if training:
+            for each in unit.variables:
+                if each.name.startswith(("mean", "variance")):
+                    each.assign(tf.ones_like(each) if each.name.startswith("variance") else tf.zeros_like(each))
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
+    for each, other in zip(*gradients, strict=True):
+        np.testing.assert_allclose(each, other, atol=2e-6)
+
+
+def test_tables_of_rows(make_din: MakeDin) -> None:
+    """A network in training has as many rows as it is told, and one that is told nothing a row for each bucket."""
+    compact, full = make_din(rows={"id": 30, "tag": 9}, item_bias=True), make_din(item_bias=True)
+    assert [compact.tables[name].shape[0] for name in ("id", "tag")] == [30, 9]
+    assert [compact.target_tables[name].shape[0] for name in ("id", "tag")] == [30, 9]
+    assert [full.tables[name].shape[0] for name in ("id", "tag")] == [512, 64]
+    assert (compact.bias_id.shape, full.bias_id.shape) == ((30,), (512,))
+
+
+def test_rows_and_their_pairs() -> None:
+    """Rows are their pairs and back."""
+    rows = draw_rows(1)
+    assert all(a is b for a, b in zip(Rows.of(rows.pairs), rows, strict=True))
+
+
+@pytest.mark.parametrize("layer_norm", [pytest.param(True, id="normalised"), pytest.param(False, id="plain")])
+def test_checkpoint_restores_everything(make_din: MakeDin, tmp_path: Any, layer_norm: bool) -> None:
+    """A network restored from a checkpoint goes on training as the one that was saved, dropout included."""
+    options = {"dropout": 0.3, "product": True, "item_bias": True, "head_activation": "dice", "layer_norm": layer_norm}
+    saved, other = make_din(**options), make_din(seed=2, **options)
+    rows = draw_rows(2)
+    saved.logits(rows, training=True)
+    path = tf.train.Checkpoint(din=saved).write(str(tmp_path / "checkpoint"))
+    tf.train.Checkpoint(din=other).read(path).assert_consumed()
+    for training in (True, True, False):
+        np.testing.assert_array_equal(other.logits(rows, training=training), saved.logits(rows, training=training))
 
 
 @pytest.mark.parametrize("pooling", [pytest.param("attention", id="attention"), pytest.param("mean", id="mean")])

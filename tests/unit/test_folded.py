@@ -25,6 +25,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "other-depths": {"attention_hidden": (9,), "head_hidden": ()},
     "sigmoid-and-prelu": {"attention_activation": "sigmoid", "head_activation": "prelu"},
     "prelu-and-dice": {"attention_activation": "prelu", "head_activation": "dice", "attention_hidden": (9, 7, 5)},
+    "product-and-item-bias": {"product": True, "item_bias": True},
     "dice-and-sigmoid": {"attention_activation": "dice", "head_activation": "sigmoid", "softmax": False},
 }
 SHAPES = st.fixed_dictionaries(

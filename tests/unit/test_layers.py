@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from service.training.layers import MOMENTUM, BatchNorm, Dense, Dice, Mlp, PRelu
+from service.training.layers import MOMENTUM, BatchNorm, Dense, Dice, Mlp, PRelu, drop
 
 SUMS = [[-2.0, 1.0], [4.0, -1.0]]
 
@@ -102,6 +102,44 @@ def test_mlp_has_any_number_of_layers(hidden: tuple[int, ...]) -> None:
     mlp = Mlp(5, hidden, tf.random.Generator.from_seed(1, alg="philox"), "mlp")
     assert [tuple(each.kernel.shape) for each in mlp.layers] == list(zip((5, *hidden), (*hidden, 1), strict=True))
     assert mlp(tf.zeros((7, 3, 5))).shape == (7, 3)
+
+
+def make_rng(seed: int = 1) -> Any:
+    """What draws weights and what is dropped."""
+    return tf.random.Generator.from_seed(seed, alg="philox")
+
+
+def test_normalised_layer_by_hand() -> None:
+    """Batch normalisation stands between a layer's sums and its activation."""
+    dense = Dense(1, 2, make_rng(), "dense", "relu", norm=True)
+    dense.kernel.assign([[1.0, 2.0]])
+    dense.bias.assign([5.0, 0.0])
+    one, two = 1 / np.sqrt(1.001), 2 / np.sqrt(4.001)  # the sums are 6 and 8, 2 and 6: variances 1 and 4
+    trained = dense(tf.constant([[1.0], [3.0]]), training=True)
+    np.testing.assert_allclose(trained, [[0, 0], [one, two]], atol=1e-6)
+    assert dense.norm is not None
+    np.testing.assert_allclose(dense.norm.mean, [7 * (1 - MOMENTUM), 4 * (1 - MOMENTUM)], atol=1e-6)
+
+
+def test_dropout_by_hand() -> None:
+    """What is not dropped is divided by the share that is kept, so that the mean stays."""
+    x = tf.constant(np.arange(1, 40_001, dtype=np.float32))
+    dropped = drop(x, 0.2, make_rng()).numpy()
+    kept = dropped != 0
+    np.testing.assert_allclose(dropped[kept], x.numpy()[kept] / 0.8, rtol=1e-6)
+    assert kept.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_dropout_is_of_hidden_layers_in_training() -> None:
+    """An MLP drops outputs of its hidden layers in training only, others in every step, the same ones by the seed."""
+    first, second = (Mlp(3, (50, 40), make_rng(), "mlp", dropout=0.5) for _ in range(2))
+    x = tf.ones((2, 3))
+    steps = [first(x, training=True).numpy() for _ in range(2)]
+    assert (steps[0] != steps[1]).any()
+    np.testing.assert_array_equal(second(x, training=True), steps[0])
+    np.testing.assert_array_equal(first(x), Mlp(3, (50, 40), make_rng(), "mlp")(x))
+    plain = Mlp(3, (), make_rng(), "mlp", dropout=0.5)
+    np.testing.assert_array_equal(plain(x, training=True), plain(x))
 
 
 def make_norm() -> BatchNorm:

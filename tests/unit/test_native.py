@@ -93,6 +93,26 @@ def test_sizes_around_a_vector(level: str, activation: Activation, units: int) -
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dimension", [1, 15, 16, 17, 33])
+@pytest.mark.parametrize("product", [pytest.param(True, id="product"), pytest.param(False, id="plain")])
+def test_products_and_biases(level: str, dimension: int, product: bool) -> None:
+    """Products and biases are those of their own candidate, a repeated one too, in a batch of several requests."""
+    tables = {"id": (50, dimension), "tag": (7, 5)}
+    architecture = Architecture(product=product, item_bias=True, attention_hidden=(6,), head_hidden=(9,))
+    rng = np.random.default_rng(dimension)
+    network = Network(architecture, tables, draw_arrays(rng, tables, architecture))
+    requests = [draw_raw(rng, (9 * i, 5), 1 + 8 * i, few=i % 2 > 0) for i in range(4)]
+    found = raw.run(make_model(network, level), requests)
+    for request, answer in zip(requests, found, strict=True):
+        raw.check(answer, forward(network, request.hash(network)), network)
+    network.arrays["item_bias"][:] += 1
+    moved = raw.run(make_model(network, level), requests)
+    for (before, _), (after, _) in zip(found, moved, strict=True):
+        logits, others = (np.log(each.astype(float) / (1 - each.astype(float))) for each in (before, after))
+        np.testing.assert_allclose(others, logits + 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("pooling", ["attention", "mean"])
 def test_repeated_values(level: str, pooling: str) -> None:
     """A value that repeats in a history weighs as often as it is there; equal candidates get equal answers."""

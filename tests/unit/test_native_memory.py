@@ -58,9 +58,11 @@ def test_text_is_released_after_a_bad_one(model: _forward.Model) -> None:
 
 
 def test_tables_live_as_long_as_their_model() -> None:
-    """A model shares the tables it was given, and lets go of them when it goes."""
-    arguments = as_tuples(make_network())
+    """A model shares the tables and biases it was given, and lets go of them when it goes."""
+    arguments = as_tuples(make_network(item_bias=True))
     tables = [weakref.ref(table) for pair in arguments[0] for table in pair[:2]]
+    assert arguments[2] is not None
+    tables.append(weakref.ref(arguments[2]))
     kernel = weakref.ref(arguments[1][0][0])
     made = _forward.Model(*arguments)
     del arguments
@@ -70,18 +72,20 @@ def test_tables_live_as_long_as_their_model() -> None:
     raw.run_plainly(made, [REQUEST])
     del made
     gc.collect()
-    assert [each() for each in tables] == [None] * 4
+    assert [each() for each in tables] == [None] * 5
 
 
 def test_refused_model_keeps_nothing() -> None:
-    """A network refused for its last layer lets go of its tables."""
-    arguments = as_tuples(make_network())
+    """A network refused for its last layer lets go of its tables and biases."""
+    arguments = as_tuples(make_network(item_bias=True))
     tables = [weakref.ref(table) for pair in arguments[0] for table in pair[:2]]
+    assert arguments[2] is not None
+    tables.append(weakref.ref(arguments[2]))
     with pytest.raises(ValueError, match="last layer"):
-        _forward.Model(arguments[0], arguments[1][:-1])
+        _forward.Model(arguments[0], arguments[1][:-1], *arguments[2:])
     del arguments
     gc.collect()
-    assert [each() for each in tables] == [None] * 4
+    assert [each() for each in tables] == [None] * 5
 
 
 @pytest.mark.skipif("DIN_TEST_EXAMPLES" in os.environ, reason="a sanitizer keeps freed memory for a while")
@@ -102,7 +106,7 @@ def test_memory_does_not_grow(model: _forward.Model) -> None:
         for _ in range(times // 2):
             _forward.Model(*ARGUMENTS)
             with pytest.raises(ValueError, match="last layer"):
-                _forward.Model(ARGUMENTS[0], ARGUMENTS[1][:-1])
+                _forward.Model(ARGUMENTS[0], ARGUMENTS[1][:-1], *ARGUMENTS[2:])
 
     work(500)
     before = resident_bytes()

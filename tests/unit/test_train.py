@@ -7,12 +7,15 @@ import pytest
 
 from service.artifact import Feature, Features, Quality
 from service.errors import DataError
-from service.training import Samples, Split, evaluate
-from service.training import train as trainer
-from service.training.din import Din
-from service.training.train import Recipe, Trained, fit, hash_samples, known_items, met_ids, predict, train
+from service.training import Samples, Split, evaluate, fit
+from service.training.fit import Fit, State, Task, make_step, predict
+from service.training.parts import hash_samples, make_parts
+from service.training.recipe import Recipe
+from service.training.train import Trained, known_items, make_features, met_ids, train
+from service.training.vocabulary import to_rows
 
 RECIPE = Recipe(id_buckets=64, tag_buckets=16, dimension=4, max_history=4, epochs=2, batch_rows=64, learning_rate=0.02)
+QUIET: Any = lambda _: None  # noqa: E731
 TAGS, ITEMS = 4, 40  # an item's tag is its id modulo TAGS
 
 
@@ -104,82 +107,111 @@ def test_origin_is_recorded(trained: Trained) -> None:
 
 def test_run_is_reported(trained: Trained, lines: list[str]) -> None:
     """Every epoch is reported with its figures on validation rows, for the network and its twin."""
-    for pooling in ("attention", "mean"):
-        own = [line for line in lines if line.startswith(f"{pooling} pooling")]
-        assert [line.split(":")[0] for line in own[:2]] == [f"{pooling} pooling, epoch {n}" for n in (1, 2)]
+    for name in ("din", "pooling"):
+        own = [line for line in lines if line.startswith(f"{name}, ")]
+        assert [line.split(":")[0] for line in own] == [f"{name}, epoch {n}" for n in (1, 2)]
         assert "validation AUC" in own[0]
+        assert own[0].endswith(" samples/s")
 
 
 def test_seed_decides_everything(split: Split, trained: Trained) -> None:
     """Two runs of one seed end with equal weights and figures."""
-    again = train(split, RECIPE, lambda _: None)
+    again = train(split, RECIPE, QUIET)
     assert again.metrics == trained.metrics
     for one, other in zip(trained.din.variables, again.din.variables, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+def make_task(split: Split, recipe: Recipe, **options: Any) -> Task:
+    """What a network of the recipe's learns from."""
+    features = make_features(split.train, recipe)
+    rows = make_parts(split, features, recipe, known=False)
+    validation = to_rows(hash_samples(split.validation, features), rows.vocabularies)
+    return Task(features, recipe.architecture.model_copy(update=options), rows, recipe.epochs, validation)
+
+
 @pytest.mark.parametrize(
-    ("loss_after", "epochs"),
+    ("gauc_after", "patience", "best", "tried"),
     [
-        pytest.param([0.5, 0.4, 0.45], 2, id="middle"),
-        pytest.param([0.4, 0.4, 0.4], 1, id="first-of-equals"),
-        pytest.param([0.5, 0.4, 0.3], 3, id="last"),
+        pytest.param([0.5, 0.6, 0.55], 3, 2, 3, id="middle"),
+        pytest.param([0.6, 0.6, 0.6], 3, 1, 3, id="first-of-equals"),
+        pytest.param([0.5, 0.6, 0.7], 1, 3, 3, id="last"),
+        pytest.param([0.6, 0.5, 0.7], 1, 1, 2, id="out-of-patience"),
+        pytest.param([0.6, 0.5, 0.7], 2, 3, 3, id="patient"),
     ],
 )
 def test_epoch_is_chosen_on_validation(
-    split: Split, monkeypatch: pytest.MonkeyPatch, loss_after: list[float], epochs: int
+    split: Split, monkeypatch: pytest.MonkeyPatch, gauc_after: list[float], patience: int, best: int, tried: int
 ) -> None:
-    """The network is trained as many epochs as predicted validation rows best, on train and validation rows."""
-    fitted: list[tuple[int, int]] = []
-
-    def fit(din: Any, samples: Samples, recipe: Recipe) -> Iterator[Any]:
-        fitted.append((len(samples), recipe.epochs))
-        yield from [din] * recipe.epochs
+    """Training ends without patience; the network is that of the epoch that ranked each user's validation rows best."""
+    seen: list[Any] = []
 
     def quality(label: Any, *_: Any) -> Quality:
         assert len(label) == len(split.validation)
-        loss = losses.pop(0)
-        return Quality(auc=1 - loss, gauc=1 - loss, logloss=loss)
+        gauc = gauc_after[len(seen) - 1]
+        return Quality(auc=1 - gauc, gauc=gauc, logloss=gauc)
 
-    losses = list(loss_after)
-    monkeypatch.setattr(trainer, "fit", fit)
-    monkeypatch.setattr(trainer, "predict", lambda *_: np.zeros(400))
+    def look(din: Any, _: Any) -> Any:
+        seen.append([each.numpy() for each in din.variables])
+        return np.zeros(400)
+
+    monkeypatch.setattr(fit, "predict", look)
     monkeypatch.setattr(evaluate, "quality", quality)
-    recipe, features = replace(RECIPE, epochs=3), trainer._features(split.train, RECIPE)
-    chosen = trainer._fit_and_refit(features, RECIPE.architecture, split, recipe, lambda _: None)
-    assert chosen[1] == epochs
-    assert fitted == [(2000, 3), (2400, epochs)]
+    recipe = RECIPE.model_copy(update={"epochs": 3, "patience": patience})
+    fitted = Fit(make_task(split, recipe), recipe, "din", QUIET).run()
+    assert (fitted.epochs, len(seen)) == (best, tried)
+    for one, other in zip(fitted.din.variables, seen[best - 1], strict=True):
+        np.testing.assert_array_equal(one.numpy(), other)
+
+
+def test_refit_is_as_long_as_was_best(split: Split, lines: list[str], trained: Trained) -> None:
+    """After the epochs that were tried, the network is trained again as long as was best, validation rows included."""
+    assert f"din trains {trained.training.epochs} epochs on train and validation rows" in lines
+    assert len([line for line in lines if line.startswith("din-refit, ")]) == trained.training.epochs
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "prelu", "dice"])
 def test_activation_is_trained(split: Split, activation: Any) -> None:
     """A network of any activation learns the signal, and every variable of its activations moves."""
     options = {"attention_activation": activation, "head_activation": activation, "softmax": False}
-    din = Din(trainer._features(split.train, RECIPE), RECIPE.architecture.model_copy(update=options), seed=1)
-    before = {id(each): each.numpy() for each in din.variables}
-    for _ in fit(din, hash_samples(split.train, din.features), replace(RECIPE, epochs=3)):
-        pass
-    answer = predict(din, hash_samples(split.test, din.features))
+    recipe = RECIPE.model_copy(update={"epochs": 3})
+    task = make_task(split, recipe, **options)
+    before = State(task, recipe).din.variables
+    din = Fit(task, recipe, "din", QUIET).run().din
+    answer = predict(din, to_rows(hash_samples(split.test, din.features), task.train.vocabularies))
     assert evaluate.quality(split.test.label, answer, split.test.user).auc > 0.95
-    moved = [each for each in din.variables if each.name.startswith(("alpha", "mean", "variance"))]
+    moved = [
+        (one.numpy() != other.numpy()).any()
+        for one, other in zip(before, din.variables, strict=True)
+        if one.name.startswith(("alpha", "mean", "variance"))
+    ]
     assert len(moved) == 2 + {"sigmoid": 0, "prelu": 6, "dice": 18}[activation]
-    assert all((each.numpy() != before[id(each)]).any() for each in moved)
+    assert all(moved)
 
 
 def test_loss_that_is_no_number(split: Split) -> None:
     """A learning rate that breaks the network ends the run with a hint, not with a broken version."""
     with pytest.raises(DataError, match="not finite after epoch 1; a lower learning rate may help"):
-        train(split, replace(RECIPE, learning_rate=1e30), lambda _: None)
+        train(split, RECIPE.model_copy(update={"learning_rate": 1e30}), QUIET)
 
 
-def test_weight_that_is_no_number(split: Split) -> None:
+def test_weight_that_is_no_number(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     """A weight broken by the very last step ends the run too, though no loss has shown it."""
-    din = Din(trainer._features(split.train, RECIPE), RECIPE.architecture, seed=1)
-    part = hash_samples(split.train, din.features)
-    unseen = np.setdiff1d(np.arange(64), [*part.event_id, *part.target_id])
-    din.tables["id"].scatter_nd_update([[unseen[0], 0]], [np.nan])
+    task = make_task(split, RECIPE)
+
+    def broken(state: State, *_: Any) -> Any:
+        step = make_step(state, task, RECIPE)
+
+        def run(*arguments: Any) -> Any:
+            loss = step(*arguments)
+            state.din.tables["id"].scatter_nd_update([[0, 0]], [np.nan])
+            return loss
+
+        return run
+
+    monkeypatch.setattr(fit, "make_step", broken)
     with pytest.raises(DataError, match="not finite after epoch 1"):
-        next(fit(din, part, RECIPE))
+        Fit(task, RECIPE, "din", QUIET).run()
 
 
 def test_hashing_keeps_everything_else(split: Split) -> None:
@@ -200,7 +232,7 @@ def test_hashing_keeps_everything_else(split: Split) -> None:
 def test_text_makes_a_text_model(split: Split) -> None:
     """A column of text becomes a feature of text, beside one of integers."""
     text = replace(split.train, target_tag=split.train.target_tag.astype(str).astype(object))
-    features = trainer._features(text, RECIPE)
+    features = make_features(text, RECIPE)
     assert (features.id.dtype, features.tag.dtype) == ("int64", "string")
     assert (features.id.buckets, features.tag.buckets, features.id.max_history) == (64, 16, 4)
 
@@ -233,5 +265,5 @@ def test_prediction_ignores_company(split: Split, trained: Trained, monkeypatch:
     """Predicting in small batches, each padded to its own longest history, gives the same probabilities in order."""
     part = hashed(split.test, trained)
     whole = predict(trained.din, part)
-    monkeypatch.setattr(trainer, "EVALUATION_ROWS", 7)
+    monkeypatch.setattr(fit, "EVALUATION_ROWS", 7)
     np.testing.assert_allclose(predict(trained.din, part), whole, atol=1e-6)

@@ -96,6 +96,7 @@ def test_committed_version_is_read() -> None:
         pytest.param({"pooling": "mean", "head_activation": "prelu"}, id="mean-pooling"),
         pytest.param({"attention_activation": "prelu", "head_activation": "sigmoid"}, id="prelu-and-sigmoid"),
         pytest.param({"attention_activation": "sigmoid", "attention_hidden": (5,)}, id="sigmoid"),
+        pytest.param({"product": True, "item_bias": True, "shared_tables": True}, id="product-and-item-bias"),
         pytest.param(
             {"attention_activation": "dice", "head_activation": "dice", "attention_hidden": (9, 7, 5)}, id="dice"
         ),
@@ -113,6 +114,7 @@ def test_exported_version_is_read(make_din: MakeDin, tmp_path: Path, options: di
         pytest.param(Architecture(), id="default"),
         pytest.param(Architecture(pooling="mean", head_hidden=(), shared_tables=True), id="mean-pooling"),
         pytest.param(Architecture(attention_activation="dice", head_activation="prelu"), id="dice-and-prelu"),
+        pytest.param(Architecture(product=True, item_bias=True), id="product-and-item-bias"),
         pytest.param(Architecture(attention_hidden=(1, 2, 3), head_hidden=(4,), head_activation="dice"), id="depths"),
     ],
 )

@@ -97,6 +97,16 @@ def test_head_reads_pairs_in_order() -> None:
     assert [layer.kernel.shape for layer in weights.head] == [(14, 7), (7, 1)]
 
 
+def test_product_and_bias_are_kept() -> None:
+    """A head with products reads three parts of each pair, and an item's bias is not copied where it is precise."""
+    network = make_network(product=True, item_bias=True)
+    weights = network.fold(np.float64)
+    assert weights.product
+    assert [layer.kernel.shape for layer in weights.head] == [(21, 7), (7, 1)]
+    assert weights.bias is network.arrays["item_bias"]
+    assert make_network().fold().bias is None
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_shared_table_is_one_array(dtype: Any) -> None:
     """A table that targets and histories share is one array, so that it takes its memory once."""

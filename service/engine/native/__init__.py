@@ -40,7 +40,7 @@ class NativeEngine:
             (pair.table, pair.target_table, _unit(pair.unit) if pair.unit else None) for pair in weights.pairs
         )
         head = tuple(_layer(layer, layer.kernel) for layer in weights.head)
-        self._model = _forward.Model(pairs, head, level)
+        self._model = _forward.Model(pairs, head, weights.bias, weights.product, level)
 
     @property
     def level(self) -> str:

@@ -8,7 +8,14 @@ Unit: TypeAlias = tuple[Floats, Floats, Floats, tuple[Layer, ...], bool]  # quer
 Pair: TypeAlias = tuple[Floats, Floats, Unit | None]  # table, target table
 
 class Model:
-    def __init__(self, pairs: tuple[Pair, ...], head: tuple[Layer, ...], level: str | None = None) -> None: ...
+    def __init__(
+        self,
+        pairs: tuple[Pair, ...],
+        head: tuple[Layer, ...],
+        bias: Floats | None,
+        product: bool,
+        level: str | None = None,
+    ) -> None: ...
     @property
     def level(self) -> str: ...
     def run(

@@ -18,7 +18,8 @@
  * What repeats is computed once: a target or history entry that falls in the same bucket as another of its request gets
  * the same score, so equal targets share a pooled vector and equal history entries share a score, weighed by their count.
  *
- * The head is an MLP over [pooled, target] of every pair, then a sigmoid.
+ * The head is an MLP over [pooled, target] of every pair, or [pooled, target, pooled * target] if the network says so. To
+ * what it answers comes the bias of the first pair's target, if there is one; then a sigmoid.
  *
  * How this file is read: types and hashing come first. Then the arithmetic, which the compiler reads several times, once
  * for each instruction set (the file includes itself, with LANES set). The Python side is last: it checks every array
@@ -117,9 +118,11 @@ struct Model {
     const char *level;
     Kept *kept;                    /* all memory of its own */
     int pairs, depth;              /* P, layers of the head */
+    int parts;                     /* what the head reads of a pair, D floats each: 2, or with the product 3 */
     Pair *pair;
     Layer *head;
-    Py_buffer *shared;             /* (2 P,) the tables */
+    const float *bias;             /* (buckets of the first target,), in Python's memory too, or NULL */
+    Py_buffer *shared;             /* (2 P + 1,) the tables and the bias */
     int shares;
     int (*forward)(const Model *, const Request *, Py_ssize_t, const Answer *); /* 0, or -1: out of memory */
 };
@@ -142,6 +145,7 @@ typedef struct {
     float *hidden;        /* (T, widest layer) before the attention's last layer */
     float *pooled;        /* (C, stride) of each distinct target */
     float *input;         /* (C, padded inputs of the head) */
+    float *bias;          /* (C,) */
 } Scratch;
 
 static int padded(int units) { return (units + PAD - 1) / PAD * PAD; }
@@ -187,6 +191,7 @@ static size_t lay_out(Scratch *s, const Model *m, size_t T, size_t C, char *base
     s->hidden = cut(base, &used, T * widest * sizeof(float));
     s->pooled = cut(base, &used, C * stride * sizeof(float));
     s->input = cut(base, &used, C * (size_t)padded(m->head[0].inputs) * sizeof(float));
+    s->bias = cut(base, &used, C * sizeof(float));
     return used;
 }
 
@@ -537,7 +542,19 @@ static bool read_pair(Model *m, PyObject *tuple, Pair *pair) {
     return unit == Py_None || read_unit(m, unit, pair);
 }
 
-static bool read_model(Model *m, PyObject *pairs, PyObject *head, const char *level) {
+/* Read what is added to the log-odds, one float for each bucket of the first target, or None */
+static bool read_bias(Model *m, PyObject *bias) {
+    if (bias == Py_None) return true;
+    Py_buffer *view = &m->shared[m->shares];
+    if (!borrow(bias, view, "f", 1, 0, "bias")) return false;
+    m->shares++;
+    if ((uint64_t)view->shape[0] != m->pair[0].buckets[1])
+        return PyErr_SetString(PyExc_ValueError, "bias: not one of each bucket"), false;
+    m->bias = view->buf;
+    return true;
+}
+
+static bool read_model(Model *m, PyObject *pairs, PyObject *head, PyObject *bias, const char *level) {
     for (size_t i = 0; i < sizeof LEVELS / sizeof *LEVELS && !m->forward; i++)
         if (supported(LEVELS[i].name) && (!level || !strcmp(level, LEVELS[i].name))) {
             m->forward = LEVELS[i].forward;
@@ -548,26 +565,28 @@ static bool read_model(Model *m, PyObject *pairs, PyObject *head, const char *le
     if (count < 1 || count > MOST) return PyErr_Format(PyExc_ValueError, "%zd pairs", count), false;
     m->pairs = (int)count;
     if (!(m->pair = keep(&m->kept, count, sizeof *m->pair))) return false;
-    if (!(m->shared = keep(&m->kept, 2 * count, sizeof *m->shared))) return false;
+    if (!(m->shared = keep(&m->kept, 2 * count + 1, sizeof *m->shared))) return false;
     int inputs = 0;
     for (int p = 0; p < m->pairs; p++) {
         if (!read_pair(m, PyTuple_GetItem(pairs, p), &m->pair[p])) return false;
-        if ((inputs += 2 * m->pair[p].dimension) > MOST)
+        if ((inputs += m->parts * m->pair[p].dimension) > MOST)
             return PyErr_SetString(PyExc_ValueError, "the head has too many inputs"), false;
     }
-    return (m->head = read_layers(m, head, inputs, false, &m->depth));
+    return read_bias(m, bias) && (m->head = read_layers(m, head, inputs, false, &m->depth));
 }
 
 static PyObject *model_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
-    static char *names[] = {"pairs", "head", "level", NULL};
-    PyObject *pairs, *head;
+    static char *names[] = {"pairs", "head", "bias", "product", "level", NULL};
+    PyObject *pairs, *head, *bias;
+    int product;
     const char *level = NULL;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!O!|z:Model", names, &PyTuple_Type, &pairs, &PyTuple_Type,
-                                     &head, &level))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!O!Op|z:Model", names, &PyTuple_Type, &pairs, &PyTuple_Type,
+                                     &head, &bias, &product, &level))
         return NULL;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Model *m = (Model *)allocate(type, 0); /* zeroed */
-    if (m && !read_model(m, pairs, head, level)) {
+    if (m) m->parts = product ? 3 : 2;
+    if (m && !read_model(m, pairs, head, bias, level)) {
         Py_DECREF((PyObject *)m);
         return NULL;
     }
@@ -736,7 +755,7 @@ static PyGetSetDef MODEL_MEMBERS[] = {
 };
 
 static PyType_Slot MODEL_SLOTS[] = {
-    {Py_tp_doc, "Model(pairs, head, level=None): a network, its weights copied and its tables shared."},
+    {Py_tp_doc, "Model(pairs, head, bias, product, level=None): a network. Weights are copied, tables and bias shared."},
     {Py_tp_new, model_new},
     {Py_tp_dealloc, model_free},
     {Py_tp_methods, MODEL_METHODS},
@@ -1021,10 +1040,11 @@ static void pool(const Pair *pair, int count, const float *times, const float *w
     }
 }
 
-/* What one pair gives the head: in each row of input (C, stride) its D pooled floats, then D of the target. attention
- * (C, longest), unless NULL, becomes the weight of each history entry, and 0 beyond the history. */
-static void feed(const Pair *pair, const Values *history, const Values *targets, Scratch *s, float *input, ptrdiff_t stride,
-                 float *attention, Py_ssize_t longest) {
+/* What one pair gives the head: in each row of input (C, stride) its D pooled floats, then D of the target and, if there are
+ * three parts, D products of the two. attention (C, longest), unless NULL, becomes the weight of each history entry, and 0
+ * beyond the history. */
+static void feed(const Pair *pair, int parts, const Values *history, const Values *targets, Scratch *s, float *input,
+                 ptrdiff_t stride, float *attention, Py_ssize_t longest) {
     ptrdiff_t step = pair->stride;
     size_t bytes = (size_t)pair->dimension * sizeof(float);
     int count = find_places(history, pair->buckets[0], s, s->place[0], s->times);
@@ -1050,15 +1070,17 @@ static void feed(const Pair *pair, const Values *history, const Values *targets,
         }
     }
     for (Py_ssize_t n = 0; n < targets->count; n++) {
-        int place = s->place[1][n], first = s->first[place];
-        memcpy(input + n * stride, s->pooled + place * step, bytes);
-        memcpy(input + n * stride + pair->dimension, pair->tables[1] + s->bucket[place] * (size_t)pair->dimension, bytes);
+        int place = s->place[1][n], first = s->first[place], D = pair->dimension;
+        float *pooled = input + n * stride, *target = pooled + D;
+        memcpy(pooled, s->pooled + place * step, bytes);
+        memcpy(target, pair->tables[1] + s->bucket[place] * (size_t)D, bytes);
+        for (int d = 0; parts > 2 && d < D; d++) target[D + d] = pooled[d] * target[d];
         if (attention && first != n)
             memcpy(attention + n * longest, attention + first * longest, (size_t)longest * sizeof(float));
     }
 }
 
-/* probability (count,) = sigmoid(head(input (count, stride))) */
+/* probability (count,) = sigmoid(head(input (count, stride)) + bias), bias in scratch */
 static void click(const Model *m, int count, const float *input, ptrdiff_t stride, Scratch *s, float *probability) {
     float logit[PAD];
     for (int start = 0, rows; start < count; start += rows) {
@@ -1072,6 +1094,7 @@ static void click(const Model *m, int count, const float *input, ptrdiff_t strid
             width = layer->width;
         }
         project(&m->head[m->depth - 1], rows, from, width, logit);
+        for (int r = 0; m->bias && r < rows; r++) logit[r] += s->bias[start + r];
         for (int r = rows; r < PAD; r++) logit[r] = 0;
         for (int r = 0; r < PAD; r += LANES) store(logit + r, sigmoid(load(logit + r)));
         memcpy(probability + start, logit, (size_t)rows * sizeof(float));
@@ -1092,10 +1115,12 @@ static int forward(const Model *m, const Request *requests, Py_ssize_t count, co
     memset(s.input, 0, (size_t)(C * stride) * sizeof(float)); /* the padding stays so */
     for (Py_ssize_t i = 0; i < count; done += requests[i++].candidates) {
         float *input = s.input;
-        for (int p = 0; p < m->pairs; input += 2 * m->pair[p++].dimension) {
+        for (int p = 0; p < m->pairs; input += m->parts * m->pair[p++].dimension) {
             float *attention = answer->attention ? answer->attention[p] + done * answer->longest[p] : NULL;
-            feed(&m->pair[p], &requests[i].values[p], &requests[i].values[m->pairs + p], &s, input, stride, attention,
-                 answer->longest ? answer->longest[p] : 0);
+            feed(&m->pair[p], m->parts, &requests[i].values[p], &requests[i].values[m->pairs + p], &s, input, stride,
+                 attention, answer->longest ? answer->longest[p] : 0);
+            if (p || !m->bias) continue;
+            for (Py_ssize_t n = 0; n < requests[i].candidates; n++) s.bias[n] = m->bias[s.bucket[s.place[1][n]]];
         }
         click(m, (int)requests[i].candidates, s.input, stride, &s, answer->probability + done);
     }

@@ -25,7 +25,8 @@ def shapes(tables: Mapping[str, tuple[int, int]], architecture: Architecture) ->
     `table_id` embeds the history and `target_table_id` the target; `attention_id.0.kernel` belongs to the first layer
     of the attention unit, `head.0.kernel` to that of the head; the layer after the hidden ones has one unit. Layers
     have `kernel` and `bias`; before a prelu `alpha` too, before a dice `alpha`, `mean` and `variance`. The batch
-    normalisation before the head is `norm.gamma`, `norm.beta`, `norm.mean` and `norm.variance`.
+    normalisation before the head is `norm.gamma`, `norm.beta`, `norm.mean` and `norm.variance`. What `item_bias` adds
+    to the log-odds is that of the first pair's target.
     """
     found: dict[str, Shape] = {}
     for name, (buckets, dimension) in tables.items():
@@ -33,7 +34,9 @@ def shapes(tables: Mapping[str, tuple[int, int]], architecture: Architecture) ->
         if architecture.pooling == "attention":
             sizes = (4 * dimension, *architecture.attention_hidden, 1)
             found |= _mlp_shapes(f"attention_{name}", sizes, architecture.attention_activation)
-    inputs = 2 * sum(dimension for _, dimension in tables.values())
+    if architecture.item_bias:
+        found["item_bias"] = next(iter(tables.values()))[:1]
+    inputs = (3 if architecture.product else 2) * sum(dimension for _, dimension in tables.values())
     found |= {f"norm.{part}": (inputs,) for part in ("gamma", "beta", "mean", "variance")}
     return found | _mlp_shapes("head", (inputs, *architecture.head_hidden, 1), architecture.head_activation)
 

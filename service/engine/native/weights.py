@@ -62,10 +62,15 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """A whole network: sigmoid(head([pooled, target] of each pair, concatenated in order)), (F,) to ()."""
+    """A whole network: sigmoid(head([pooled, target] of each pair, concatenated in order) + bias), (F,) to ().
+
+    With `product` the head reads [pooled, target, pooled * target] of each pair.
+    """
 
     pairs: tuple[Pair, ...]  # of ids, of tags
     head: tuple[Layer, ...]  # batch normalisation is in the first; the last one is linear, of one unit
+    bias: Floats | None  # (buckets,) of the first pair's target; None: 0
+    product: bool
 
 
 def fold(
@@ -88,7 +93,8 @@ def fold(
         own = np.ascontiguousarray(table, dtype)
         unit = _fold_unit(arrays, name, architecture) if architecture.pooling == "attention" else None
         folded.append(Pair(own, own if target is table else np.ascontiguousarray(target, dtype), _cast(unit, dtype)))
-    return Weights(tuple(folded), _cast(_fold_head(arrays, architecture), dtype))
+    bias = np.ascontiguousarray(arrays["item_bias"], dtype) if architecture.item_bias else None
+    return Weights(tuple(folded), _cast(_fold_head(arrays, architecture), dtype), bias, architecture.product)
 
 
 def _fold_unit(arrays: Mapping[str, Array], name: str, architecture: Architecture) -> Unit:

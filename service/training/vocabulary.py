@@ -1,0 +1,154 @@
+"""Which buckets training meets, and how often: tables in training have rows for these only.
+
+Row 0, the default, stands for every bucket that training never met, or too rarely to learn anything of.
+
+Dimension letters: N samples, E events, B buckets, V rows.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from service.artifact import Features
+from service.batch import Ids
+from service.training import Samples
+from service.training.din import Inputs, Pair, Rows, pairs_of
+from service.training.layers import Tensor
+from service.training.recipe import Counted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """How often training meets each bucket of one feature."""
+
+    targets: NDArray[np.int64]  # (B,) as the target of a sample
+    entries: NDArray[np.int64]  # (B,) in the samples' histories
+    events: NDArray[np.int64]  # (B,) the same, an event that stands in many samples' histories counted once
+    clicks: NDArray[np.int64]  # (B,) as the target of a sample that was clicked
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """Of both together."""
+        return Counts(
+            self.targets + other.targets,
+            self.entries + other.entries,
+            self.events + other.events,
+            self.clicks + other.clicks,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Vocabulary:
+    """The rows of one feature's tables."""
+
+    row: NDArray[np.int32]  # (B,) the row of each bucket
+    targets: NDArray[np.int64]  # (V,) how often training meets what has this row as a target
+    entries: NDArray[np.int64]  # (V,) and in histories
+
+    @property
+    def count(self) -> NDArray[np.int64]:
+        """How often training meets what has each row, (V,)."""
+        return self.targets + self.entries
+
+    @property
+    def rows(self) -> int:
+        """V."""
+        return len(self.targets)
+
+    def replaced(self, rate: float) -> "Vocabulary":
+        """The same with the counts to expect where `replace_rows` replaces at this rate."""
+
+        def expected(count: NDArray[np.int64]) -> NDArray[np.int64]:
+            kept: NDArray[np.int64] = np.rint(count * (1 - rate)).astype(np.int64)
+            kept[0] += count.sum() - kept.sum()
+            return kept
+
+        return replace(self, targets=expected(self.targets), entries=expected(self.entries))
+
+
+def count_buckets(samples: Samples, features: Features) -> dict[str, Counts]:
+    """Count the buckets of hashed samples, by feature."""
+    columns = {
+        "id": (samples.target_id, samples.event_id, samples.id_start, samples.id_stop, features.id.buckets),
+        "tag": (samples.target_tag, samples.event_tag, samples.tag_start, samples.tag_stop, features.tag.buckets),
+    }
+    return {name: _count(samples.label, *each) for name, each in columns.items()}
+
+
+def make_vocabulary(counts: Counts, min_count: int = 1, counted: Counted = "met") -> Vocabulary:
+    """Give a row to each bucket met at least `min_count` times, as a target or as an event of a history.
+
+    Where negatives were drawn, being met as one tells nothing of an item, and a training row never is of an item that
+    nobody clicked but held-out rows are: `counted` "clicks" counts a bucket as the target of clicked samples only.
+    """
+    met = counts.clicks if counted == "clicks" else counts.targets + counts.events
+    known = met >= max(min_count, 1)  # (B,)
+    row = np.where(known, np.cumsum(known), 0).astype(np.int32)
+    rows = int(known.sum()) + 1
+
+    def of_rows(count: NDArray[np.int64]) -> NDArray[np.int64]:
+        total = np.zeros(rows, np.int64)
+        np.add.at(total, row, count)
+        return total
+
+    return Vocabulary(row, of_rows(counts.targets), of_rows(counts.entries))
+
+
+def make_vocabularies(
+    parts: Iterable[Samples], features: Features, min_count: int = 1, counted: Counted = "met"
+) -> dict[str, Vocabulary]:
+    """The vocabularies of `id` and `tag` from hashed training samples, which may come in parts, at least one."""
+    total: dict[str, Counts] = {}
+    for part in parts:
+        found = count_buckets(part, features)
+        total = {name: total[name] + counts if total else counts for name, counts in found.items()}
+    return {name: make_vocabulary(counts, min_count, counted) for name, counts in total.items()}
+
+
+def to_rows(samples: Samples, vocabularies: Mapping[str, Vocabulary]) -> Samples:
+    """Replace the buckets of hashed samples by rows."""
+    ids, tags = vocabularies["id"].row, vocabularies["tag"].row
+    return replace(
+        samples,
+        event_id=ids[samples.event_id],
+        event_tag=tags[samples.event_tag],
+        target_id=ids[samples.target_id],
+        target_tag=tags[samples.target_tag],
+    )
+
+
+def replace_rows(rows: Inputs, rate: float, seed: Tensor) -> Inputs:
+    """Replace each target and history entry by row 0 with the probability `rate`, so that row 0 is trained.
+
+    Args:
+        rows: a batch of rows of tables.
+        rate: from 0 to 1.
+        seed: (2,) int; the same seed replaces the same entries.
+    """
+
+    def some(values: Tensor, number: int) -> Tensor:
+        drawn = tf.random.stateless_uniform(tf.shape(values), tf.random.experimental.stateless_fold_in(seed, number))
+        return tf.where(drawn < rate, tf.zeros_like(values), values)
+
+    pairs = {
+        name: Pair(some(pair.sequence, 2 * i), pair.length, some(pair.target, 2 * i + 1))
+        for i, (name, pair) in enumerate(pairs_of(rows).items())
+    }
+    return Rows.of(pairs) if isinstance(rows, Rows) else pairs
+
+
+def _count(
+    label: NDArray[np.float32], target: Ids, event: Ids, start: NDArray[np.int64], stop: NDArray[np.int64], buckets: int
+) -> Counts:
+    edges = np.zeros(len(event) + 1, np.int64)
+    np.add.at(edges, start, 1)
+    np.add.at(edges, stop, -1)
+    histories = np.cumsum(edges[:-1])  # (E,) how many each event stands in
+    return Counts(
+        np.bincount(target, minlength=buckets),
+        np.rint(np.bincount(event, histories, buckets)).astype(np.int64),
+        np.bincount(event[histories > 0], minlength=buckets),
+        np.bincount(target[label > 0], minlength=buckets),
+    )

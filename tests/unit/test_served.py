@@ -1,0 +1,144 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from service import artifact
+from service.artifact import Architecture, Feature
+from service.training.din import Din, Pair, Rows
+from service.training.export import Origin, Serving, export
+from service.training.served import to_served
+from service.training.vocabulary import Vocabulary
+
+MakeDin: TypeAlias = Callable[..., Any]
+
+BUCKETS = {"id": 512, "tag": 64}
+N, TIME = 40, 12
+OPTIONS = [
+    pytest.param({}, id="default"),
+    pytest.param({"layer_norm": True, "dropout": 0.3}, id="normalised-and-dropped"),
+    pytest.param({"layer_norm": True, "head_activation": "dice", "shared_tables": True}, id="dice"),
+    pytest.param({"layer_norm": True, "head_activation": "prelu", "softmax": False}, id="prelu"),
+    pytest.param({"item_bias": True, "product": True, "attention_activation": "dice"}, id="item-bias-and-product"),
+    pytest.param({"pooling": "mean", "head_hidden": (), "item_bias": True, "layer_norm": True}, id="mean-no-layers"),
+]
+
+
+def make_vocabularies(seed: int = 1) -> dict[str, Vocabulary]:
+    """A third of the buckets has rows."""
+    made = {}
+    for name, buckets in BUCKETS.items():
+        known = np.random.default_rng(seed).random(buckets) < 1 / 3
+        row = np.where(known, np.cumsum(known), 0).astype(np.int32)
+        made[name] = Vocabulary(row, *(np.ones(int(known.sum()) + 1, np.int64) for _ in range(2)))
+    return made
+
+
+def make_trained(make_din: MakeDin, vocabularies: dict[str, Vocabulary], **options: Any) -> Any:
+    """A network as training leaves it."""
+    return make_din(rows={name: each.rows for name, each in vocabularies.items()}, **options)
+
+
+def draw_rows(seed: int = 2) -> Rows:
+    """Buckets, met and not."""
+    rng = np.random.default_rng(seed)
+    return Rows(
+        rng.integers(0, 512, (N, TIME)),
+        rng.integers(0, 64, (N, TIME)),
+        rng.integers(0, TIME + 1, N).astype(np.int32),
+        rng.integers(0, TIME + 1, N).astype(np.int32),
+        rng.integers(0, 512, N),
+        rng.integers(0, 64, N),
+    )
+
+
+def to_rows(rows: Rows, vocabularies: dict[str, Vocabulary]) -> Rows:
+    """The rows of the tables that those buckets have."""
+    ids, tags = vocabularies["id"].row, vocabularies["tag"].row
+    return rows._replace(
+        seq_id=ids[rows.seq_id],
+        seq_tag=tags[rows.seq_tag],
+        target_id=ids[rows.target_id],
+        target_tag=tags[rows.target_tag],
+    )
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("scale", "shift"), [pytest.param(1, 0, id="plain"), pytest.param(0.7, -1.3, id="calibrated")])
+def test_serving_form_is_the_same_function(
+    make_din: MakeDin, options: dict[str, Any], scale: float, shift: float
+) -> None:
+    """Log-odds by bucket are those by row, calibrated, within 1e-5; nothing is left that only training needs."""
+    vocabularies, rows = make_vocabularies(), draw_rows()
+    din = make_trained(make_din, vocabularies, **options)
+    before = [each.numpy() for each in din.variables]
+    served = to_served(din, vocabularies, scale, shift)
+    expected = scale * din.logits(to_rows(rows, vocabularies)).numpy() + shift
+    np.testing.assert_allclose(served.logits(rows), expected, atol=1e-5)
+    np.testing.assert_array_equal(served.logits(rows, training=False), served.logits(rows))
+    assert [served.tables[name].shape[0] for name in ("id", "tag")] == [512, 64]
+    assert all(layer.norm is None for layer in served.head.layers)
+    assert served.head.dropout == 0
+    assert served.architecture == din.architecture
+    assert all((each.numpy() == was).all() for each, was in zip(din.variables, before, strict=True))
+
+
+def test_unmet_bucket_has_the_default_row(make_din: MakeDin) -> None:
+    """Every bucket that training never met has the embedding and the bias of row 0."""
+    vocabularies = make_vocabularies()
+    din = make_trained(make_din, vocabularies, item_bias=True)
+    served = to_served(din, vocabularies)
+    unmet = vocabularies["id"].row == 0
+    for table, trained in ((served.tables, din.tables), (served.target_tables, din.target_tables)):
+        assert (table["id"].numpy()[unmet] == trained["id"].numpy()[0]).all()
+    assert (served.bias_id.numpy()[unmet] == din.bias_id.numpy()[0]).all()
+
+
+def test_any_number_of_pairs() -> None:
+    """A network of other pairs than those on the wire has a serving form too."""
+    names = ("item", "tag", "shop")
+    features = {name: Feature(dtype="int64", buckets=20, dimension=3, max_history=9) for name in names}
+    row = np.arange(20, dtype=np.int32) % 4
+    vocabularies = {name: Vocabulary(row, *(np.ones(4, np.int64) for _ in range(2))) for name in names}
+    rows = {name: each.rows for name, each in vocabularies.items()}
+    din = Din(features, Architecture(item_bias=True, product=True), 1, rows, layer_norm=True)
+    din.bias_id.assign([1.0, 2.0, 3.0, 4.0])
+    rng = np.random.default_rng(1)
+    pairs = {
+        name: Pair(rng.integers(0, 20, (N, TIME)), rng.integers(0, TIME + 1, N), rng.integers(0, 20, N))
+        for name in names
+    }
+    compact = {name: Pair(row[each.sequence], each.length, row[each.target]) for name, each in pairs.items()}
+    np.testing.assert_allclose(to_served(din, vocabularies).logits(pairs), din.logits(compact), atol=1e-5)
+
+
+def test_tables_of_buckets_are_copied(make_din: MakeDin) -> None:
+    """Without vocabularies tables have a row for each bucket already."""
+    din, rows = make_din(layer_norm=True), draw_rows()
+    np.testing.assert_allclose(to_served(din).logits(rows), din.logits(rows), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", OPTIONS[1:5])
+def test_exported_and_loaded_it_answers_the_same(make_din: MakeDin, tmp_path: Path, options: dict[str, Any]) -> None:
+    """A version of the serving form, loaded from disk, answers its golden requests as the network in memory does."""
+    vocabularies = make_vocabularies()
+    served = to_served(make_trained(make_din, vocabularies, **options), vocabularies, 0.8, 0.2)
+    version = export(served, tmp_path, (np.arange(40), np.arange(40) % 7), Origin())
+    manifest = artifact.read_manifest(version)
+    assert manifest.architecture == served.architecture
+    loaded, serving = tf.saved_model.load(str(version)), Serving(served)
+    for request in artifact.read_golden(version).requests[:5]:
+        sample = artifact.golden_sample(manifest, request)
+        answer = loaded.signatures["serving_default"](
+            seq_id=tf.repeat(sample.seq_id[None], sample.rows, 0),
+            seq_tag=tf.repeat(sample.seq_tag[None], sample.rows, 0),
+            seq_id_length=tf.fill([sample.rows], len(sample.seq_id)),
+            seq_tag_length=tf.fill([sample.rows], len(sample.seq_tag)),
+            target_id=tf.constant(sample.target_id),
+            target_tag=tf.constant(sample.target_tag),
+        )["probability"]
+        np.testing.assert_allclose(answer, serving.predict(sample), atol=1e-6)
+        np.testing.assert_allclose(answer, request.probabilities, atol=1e-6)
