@@ -28,9 +28,9 @@ def compare(first: Path, second: Path, data: Path, sampling: str | None, seed: i
     from service.training.markdown import TITLES, describe
     from service.training.scored import score
 
-    scores = [score(path, manifest, split.test) for path, manifest in zip((first, second), manifests, strict=True)]
+    one, other = (score(path, each, split.test) for path, each in zip((first, second), manifests, strict=True))
     click.echo(f"{split.source}: {len(split.test)} test rows")
     click.echo(f"{'':10}{'first':>9}{'second':>9}  {'change':30}better")
-    for metric, each in differences(split.test, *scores, seed, draws).items():
+    for metric, each in differences(split.test, one, other, seed, draws).items():
         line = f"{TITLES[metric]:10}{each.first:9.4f}{each.second:9.4f}  {describe(each.change):30}{each.better or '-'}"
         click.echo(line)

@@ -55,7 +55,7 @@ def tag_share(samples: Samples) -> NDArray[np.float64]:
 def positives(train: Samples, test: Samples) -> NDArray[np.float64]:
     """How often the item of each row of `test` (N,) is a positive of `train`."""
     own, other, items = _items(train, test)
-    return np.bincount(own, train.label, items)[other]
+    return np.bincount(own, train.label, items)[other].astype(np.float64)
 
 
 def _features(samples: Samples, rows: NDArray[np.float64], rate: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -70,7 +70,8 @@ def _tag_share(samples: Samples, part: slice) -> NDArray[np.float64]:
     row = np.repeat(np.arange(len(length)), length)
     place = np.arange(len(row)) - np.repeat(np.cumsum(length) - length, length) + start[row]
     same = samples.event_tag[place] == samples.target_tag[part][row]
-    return np.bincount(row, same, len(length)) / np.maximum(length, 1)
+    share: NDArray[np.float64] = np.bincount(row, same, len(length)) / np.maximum(length, 1)
+    return share
 
 
 def _items(train: Samples, test: Samples) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:

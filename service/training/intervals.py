@@ -71,13 +71,13 @@ def make_sums(label: NDArray[Any], score: NDArray[Any], user: NDArray[np.int64])
     ranked, auc = evaluate.auc_by_user(label, score, user)
     bins = evaluate.bins(score)
     cell = user * (bins.max() + 1) + bins
-    gap = np.bincount(cell, score - label, len(rows) * (bins.max() + 1)).reshape(len(rows), -1)  # (U, K)
+    gap = _totals(cell, score - label, len(rows) * (bins.max() + 1)).reshape(len(rows), -1)  # (U, K)
     order = np.argsort(score, kind="stable")
     ascending = score[order]
     group = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))
     return UserSums(
         rows=rows,
-        loss=np.bincount(user, evaluate.losses(label, score)),
+        loss=_totals(user, evaluate.losses(label, score), len(rows)),
         ranked=ranked,
         auc=auc,
         gain=evaluate.ndcg_by_user(label, score, user) * (ranked > 0),
@@ -86,6 +86,10 @@ def make_sums(label: NDArray[Any], score: NDArray[Any], user: NDArray[np.int64])
         label=label[order],
         group=group,
     )
+
+
+def _totals(place: NDArray[np.int64], weight: Counts, places: int) -> Counts:
+    return np.bincount(place, weight, places).astype(np.float64)
 
 
 def point(sums: UserSums) -> dict[str, float]:

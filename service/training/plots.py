@@ -34,7 +34,7 @@ def draw_reliability(report: Report, path: Path) -> None:
 
 def draw_slices(report: Report, path: Path) -> None:
     """AUC with its interval, by history length and by item popularity."""
-    picture = _picture(8.6, 4.0)
+    picture = _picture(10.4, 4.0)
     panels = picture.subplots(1, 2, sharey=True)
     overall = report.evaluation.figures["auc"].value
     for axes, found, title in (
