@@ -18,7 +18,7 @@ def make_samples(
     """Samples (N) of user 0, tag 0 and no history unless told; a history's values are its ids and its tags alike."""
     histories = [[]] * len(item) if history is None else history
     stop = np.cumsum([len(each) for each in histories], dtype=np.int64)
-    start = stop - [len(each) for each in histories]
+    start = np.concatenate([[0], stop[:-1]]).astype(np.int64)
     event = np.array([value for each in histories for value in each], np.int64)
     zeros = [0] * len(item)
     return Samples(
