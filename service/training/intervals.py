@@ -2,7 +2,7 @@
 
 Rows of one user resemble each other, so the bootstrap draws users with replacement, each with all rows (Davison and
 Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). Two scorers of the same rows are compared on the
-same draws. Letters: N rows, U users, G groups of rows with equal scores, K calibration bins, b draws made at once.
+same draws. Letters: N rows, P of them positive and Q not, U users, K calibration bins, b draws made at once.
 """
 
 from collections.abc import Iterator
@@ -36,9 +36,10 @@ class UserSums:
     auc: Counts  # (U,)
     gain: Counts  # (U,) NDCG@10
     gap: Counts  # (U, K) probability less label, summed over the rows in each bin
-    user: NDArray[np.int64]  # (N,) by ascending score
-    label: Counts  # (N,) by ascending score
-    group: NDArray[np.int64]  # (G,) where in them each group starts
+    positive: NDArray[np.int64]  # (P,) users of the positive rows
+    negative: NDArray[np.int64]  # (Q,) users of the others, by ascending score
+    below: NDArray[np.int64]  # (P,) how many of them score less than the positive row
+    through: NDArray[np.int64]  # (P,) how many score as much at most
 
     def metrics(self, counts: Counts) -> dict[str, Counts]:
         """Each of `METRICS` (b,), users counting as `counts` (b, U) says; NaN where there is nothing to rank."""
@@ -53,13 +54,11 @@ class UserSums:
 
     def _auc(self, counts: Counts) -> Counts:
         """Share (b,) of the pairs of a positive and a negative row that are in order, equal scores counting half."""
-        weight = counts[:, self.user]  # (b, N)
-        every = np.add.reduceat(weight, self.group, 1)  # (b, G)
-        positive = np.add.reduceat(weight * self.label, self.group, 1)
-        negative = every - positive
-        below = np.cumsum(negative, 1) - negative / 2
-        pairs = positive.sum(1) * negative.sum(1)
-        auc: Counts = (positive * below).sum(1) / pairs
+        beaten = np.zeros((len(counts), len(self.negative) + 1))  # (b, Q + 1)
+        np.cumsum(counts[:, self.negative], 1, out=beaten[:, 1:])
+        weight = counts[:, self.positive]  # (b, P)
+        wins = np.einsum("bp,bp->b", weight, beaten[:, self.below] + beaten[:, self.through]) / 2
+        auc: Counts = wins / (weight.sum(1) * beaten[:, -1])
         return auc
 
 
@@ -72,9 +71,9 @@ def make_sums(label: NDArray[Any], score: NDArray[Any], user: NDArray[np.int64])
     bins = evaluate.bins(score)
     cell = user * (bins.max() + 1) + bins
     gap = _totals(cell, score - label, len(rows) * (bins.max() + 1)).reshape(len(rows), -1)  # (U, K)
-    order = np.argsort(score, kind="stable")
-    ascending = score[order]
-    group = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))
+    clicked = label > 0
+    order = np.argsort(score[~clicked])
+    ascending = score[~clicked][order]
     return UserSums(
         rows=rows,
         loss=_totals(user, evaluate.losses(label, score), len(rows)),
@@ -82,9 +81,10 @@ def make_sums(label: NDArray[Any], score: NDArray[Any], user: NDArray[np.int64])
         auc=auc,
         gain=evaluate.ndcg_by_user(label, score, user) * (ranked > 0),
         gap=gap,
-        user=user[order],
-        label=label[order],
-        group=group,
+        positive=user[clicked],
+        negative=user[~clicked][order],
+        below=np.searchsorted(ascending, score[clicked], "left"),
+        through=np.searchsorted(ascending, score[clicked], "right"),
     )
 
 
@@ -107,7 +107,7 @@ def drawn(sums: UserSums, seed: int, draws: int = DRAWS) -> dict[str, Counts]:
     users = len(sums.rows)
     if users < 2:  # noqa: PLR2004 - to draw from one is to draw nothing
         raise DataError("the rows to evaluate are of one user: intervals are drawn by user and need at least two")
-    at_once = max(1, MOST_CELLS // max(users, len(sums.user)))
+    at_once = max(1, MOST_CELLS // max(users, len(sums.positive) + len(sums.negative)))
     blocks = [sums.metrics(counts) for counts in _counts(users, draws, at_once, seed)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in METRICS}
 

@@ -36,6 +36,7 @@ def score(version: Path, manifest: Manifest, samples: Samples) -> Floats:
             for group, answer in zip(part, batch.split(engine.run(batch)), strict=True):
                 probability[group] = answer
     finally:
+        engine.compilations()  # forgets the programs: the next version would run what was compiled for this one
         engine.close()
     if not np.all((probability >= 0) & (probability <= 1)):  # NaN fails too
         raise DataError(f"{version}: answers with something that is no probability")
