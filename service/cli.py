@@ -21,6 +21,7 @@ from service.commands.compare import compare
 from service.commands.completion import completion
 from service.commands.evaluate import evaluate
 from service.commands.score import score
+from service.commands.simulate import simulate
 from service.commands.top import top
 from service.config import EngineChoice, Settings, load_settings
 from service.engine import Engine
@@ -70,7 +71,7 @@ def main() -> None:
     """Online click-through-rate scoring with a Deep Interest Network."""
 
 
-for command in (bench, compare, completion, evaluate, score, top, versions):
+for command in (bench, compare, completion, evaluate, score, simulate, top, versions):
     main.add_command(command)
 
 

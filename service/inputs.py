@@ -9,6 +9,8 @@ from typing import IO, cast
 
 from service.errors import DataError
 
+_LINE_BYTES = 16 << 20  # more is no line that anybody wrote
+
 
 def stamp(path: Path) -> tuple[int, ...] | None:
     """What changes with a file's content, permissions or place; None: it cannot be seen."""
@@ -46,7 +48,7 @@ def records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Records of a CSV file, `.gz` or not, header included and blank lines not, each with the number of its first line.
 
     Raises:
-        DataError: unreadable, or no CSV, no UTF-8 or no whole gzip file, naming the line.
+        DataError: unreadable, or no CSV, no UTF-8, no whole gzip file or too long a line, naming it.
     """
     reader = csv.reader(_lines(path), strict=True)
     while True:
@@ -74,5 +76,9 @@ def _open(path: Path) -> IO[bytes]:
 def _lines(path: Path) -> Iterator[str]:
     """Decode line by line, so that a bad byte is found on its own line and not a buffer away."""
     with _open(path) as file:
-        for number, line in enumerate(file):
-            yield line.decode("utf-8" if number else "utf-8-sig")
+        number = 0
+        while line := file.readline(_LINE_BYTES):
+            number += 1
+            if len(line) == _LINE_BYTES and not line.endswith(b"\n"):
+                raise DataError(f"{path.name}: line {number}: is longer than {_LINE_BYTES} bytes")
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")

@@ -1,5 +1,6 @@
 """From events to an exported version: data, network, training, evaluation, export. Knows nothing of the server."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,12 +45,20 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Samples to learn from, to choose the epoch by, and to report on once."""
+    """Samples to learn from, to choose the epoch by, and to report on once. The three share their event arrays."""
 
     train: Samples
     validation: Samples
     test: Samples
     source: str  # what the manifest says of the data, such as "MovieLens ml-latest-small, ratings >= 4"
+    click_rate: float | None = None  # of all that negatives were drawn from; None: the labels are what happened
+    negatives: int = 0  # drawn for each click
+    shards: Sequence[Callable[[], Samples]] = ()  # of data that does not fit in memory, of which `train` is the first
+
+    @property
+    def parts(self) -> Sequence[Callable[[], Samples]]:
+        """The training rows in parts, at least one; each call loads one, which shares no arrays with the others."""
+        return self.shards or (lambda: self.train,)
 
     @property
     def known(self) -> Samples:

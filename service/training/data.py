@@ -1,24 +1,23 @@
 """Training data: recognise what a path holds, make samples of it and split them; lay samples out in mini-batches.
 
-Dimension letters: N samples, n samples of one mini-batch, T and U longest history (ids, tags) in it.
+Dimension letters: N samples, n samples of one mini-batch or part, T and U longest history (ids, tags) in it.
 """
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from service.batch import Ids
 from service.errors import DataError
-from service.training import Samples, Split, events, files
+from service.training import Samples, Split, events, ready, sizes, stream
 from service.training.runs import runs
+from service.training.sampling import Built, Sampling, build
 
 TEST_PERCENT = 20
 VALIDATION_PERCENT = 10  # of the training rows
-READY_MADE = ("user", "history_ids", "history_tags", "id", "tag", "label", "split")
 
 
 class MiniBatch(NamedTuple):
@@ -33,33 +32,34 @@ class MiniBatch(NamedTuple):
     label: NDArray[np.float32]  # (n,)
 
 
-def load(path: Path, seed: int, max_history: int = 50) -> Split:
-    """Read training data and split it by time within each user: last 20 % test, then last 10 % validation.
+def load(path: Path, seed: int, max_history: int = 50, sampling: Sampling = "next-item", negatives: int = 1) -> Split:
+    """Read training data and split it into train, validation and test rows.
 
     `path` is a MovieLens folder (`events.movielens`), an interactions file, `.csv`, `.csv.gz` or `.parquet`
-    (`events.interactions`), or a Parquet file of ready-made samples, which keep their order per user and their own
-    split. Users are numbered from 0 in order of appearance. The same `seed` draws the same negatives (`events.build`).
+    (`events.interactions`), ready-made samples in a Parquet file (`ready`), or a folder of them (`stream`). Users are
+    numbered from 0 in order of appearance. The same `seed` draws the same negatives and users.
+
+    Events become samples as `sampling.build` says. By "next-item" each user's last 20 % are test rows and, of what is
+    left, the last 10 % validation rows; by "ratings" 20 % of the users are test users and 10 % of the others validation
+    users. Either way nothing of a user is learnt from the time of what that user is tested on, or later. Ready-made
+    samples keep their order per user and their own split, and neither `sampling` nor `negatives` changes them.
 
     Raises:
         DataError: naming the file, line and column where there is one; or too little is left to split.
     """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if not (path.is_dir() or path.is_file()):  # opening a pipe would wait for somebody to write
+        raise DataError(f"{path.name}: is not a regular file")
+    if stream.is_stream(path):
+        return _checked(stream.load(path, max_history))
     with tqdm(total=3, desc="reading", unit="step", disable=None) as steps:
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder")
-        if path.suffix == ".parquet" and "history_ids" in files.parquet_columns(path):
-            samples, unit, test = _ready_made(path, max_history)
-            source = f"samples {path.name}"
+        if path.suffix == ".parquet" and "history_ids" in sizes.parquet_columns(path):
+            split = _split_ready(path, max_history, steps)
         else:
-            read, source = _events(path)
-            _advance(steps, "building samples")
-            samples, unit = events.build(read, seed, max_history)
-            if not len(samples):
-                raise DataError(f"{source}: no sample: nobody liked an item while leaving another one unseen")
-            test = last_rows(samples.user, unit, TEST_PERCENT)
-        _advance(steps, "splitting")
-        split = _split(samples, unit, test, source)
+            split = _split_events(path, seed, max_history, sampling, negatives, steps)
         steps.update()
-    return split
+    return _checked(split)
 
 
 def last_rows(user: NDArray[np.int64], unit: NDArray[np.int64], percent: int) -> NDArray[np.bool_]:
@@ -106,54 +106,95 @@ def _events(path: Path) -> tuple[events.Events, str]:
     raise DataError(f"{path.name}: is neither a MovieLens folder nor a .csv, .csv.gz or .parquet file")
 
 
-def _ready_made(path: Path, max_history: int) -> tuple[Samples, NDArray[np.int64], NDArray[np.bool_]]:
-    """Samples by user as the file has them, their units (a user's neighbours with one history), and which are test."""
-    frame = files.read_parquet(path, READY_MADE)
-    files.check(path, "split", frame["split"].cast(pl.String).is_in(["train", "test"]), "is unknown", frame["split"])
-    label = events.labels(path, frame["label"])
-    target_id, event_id, id_start, id_stop = _history(path, frame["id"], frame["history_ids"], max_history)
-    target_tag, event_tag, tag_start, tag_stop = _history(path, frame["tag"], frame["history_tags"], max_history)
-    user = events.number(events.text_or_integers(path, frame["user"]))[0]
-    samples = Samples(event_id, event_tag, id_start, id_stop, tag_start, tag_stop, target_id, target_tag, label, user)
-    order = np.argsort(user, kind="stable")
-    history = frame["history_ids"].gather(order)
-    unit = np.cumsum(history.ne_missing(history.shift()).to_numpy())
-    return samples.take(order), unit, (frame["split"] == "test").to_numpy()[order]
+def _split_ready(path: Path, max_history: int, steps: "tqdm[Any]") -> Split:
+    """By the column `split`; without validation rows in it the last train rows are that, by user and history."""
+    frame = ready.read(path, max_history)
+    _advance(steps, "building samples")
+    samples = ready.to_samples(frame)
+    order = np.argsort(samples.user, kind="stable")
+    samples, frame = samples.take(order), frame[order]
+    _advance(steps, "splitting")
+    test, validation = ((frame["split"] == name).to_numpy() for name in ("test", "validation"))
+    known = ~test & ~validation
+    if not validation.any():
+        history = frame["history_ids"].filter(known)
+        unit = np.cumsum(history.ne_missing(history.shift()).to_numpy())
+        validation = _within(known, last_rows(samples.user[known], unit, VALIDATION_PERCENT))
+        known &= ~validation
+    return Split(samples.take(known), samples.take(validation), samples.take(test), f"samples {path.name}")
 
 
-def _history(
-    path: Path, target: pl.Series, history: pl.Series, max_history: int
-) -> tuple[Ids, Ids, NDArray[np.int64], NDArray[np.int64]]:
-    """Targets (N,), histories in one array (E,), and where the newest `max_history` of each start and stop (N,)."""
-    if not isinstance(history.dtype, pl.List | pl.Array):
-        raise DataError(f"{path.name}: column {history.name}: is {history.dtype}, not a list")
-    history = history.cast(pl.List(history.dtype.inner))
-    files.check(path, history.name, ~history.list.eval(pl.element().is_null()).list.any(), "has a null in the list")
-    newest = history.list.tail(max_history)
-    flat = newest.filter(newest.list.len() > 0).explode()
-    targets = events.text_or_integers(path, target)
-    values = events.text_or_integers(path, flat) if len(flat) else flat.cast(targets.dtype)
-    if values.dtype != targets.dtype:
-        raise DataError(
-            f"{path.name}: column {history.name}: holds {values.dtype}, column {target.name} {targets.dtype}"
-        )
-    stop = np.cumsum(newest.list.len().to_numpy(), dtype=np.int64)
-    return _values(targets), _values(values), np.concatenate([[0], stop[:-1]]), stop
+def _split_events(
+    path: Path, seed: int, max_history: int, sampling: Sampling, negatives: int, steps: "tqdm[Any]"
+) -> Split:
+    read, source = _events(path)
+    _advance(steps, "building samples")
+    built = build(read, seed, max_history, sampling, negatives)
+    samples = built.samples
+    if not len(samples):
+        raise DataError(f"{source}: no sample: nobody liked an item while leaving {_others(negatives)} unseen")
+    _advance(steps, "splitting")
+    if sampling == "ratings":
+        source = f"{source}, split by user"
+        known, validation, test = _by_user(samples.user, seed, source)
+    else:
+        known, validation, test = _by_time(built)
+    drawn = 0 if built.click_rate is None else negatives
+    train, chosen, held = (samples.take(mask) for mask in (known, validation, test))
+    return Split(train, chosen, held, source, built.click_rate, drawn)
 
 
-def _values(column: pl.Series) -> Ids:
-    numbers, distinct = events.number(column)
-    return distinct[numbers]  # equal strings are one bytes object
+def _others(number: int) -> str:
+    return "another one" if number == 1 else f"{number} others"
 
 
-def _split(samples: Samples, unit: NDArray[np.int64], test: NDArray[np.bool_], source: str) -> Split:
-    known = samples.take(~test)
-    validation = last_rows(known.user, unit[~test], VALIDATION_PERCENT)
-    split = Split(known.take(~validation), known.take(validation), samples.take(test), source)
+def _by_time(built: Built) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Train, validation and test rows (N,). Rows at the very time of a row held out later are in none of them."""
+    user, unit, time = built.samples.user, built.unit, built.time
+    test = last_rows(user, unit, TEST_PERCENT)
+    known = _before(test, user, time)
+    validation = _within(known, last_rows(user[known], unit[known], VALIDATION_PERCENT))
+    return known & _before(validation, user, time), validation, test
+
+
+def _before(held: NDArray[np.bool_], user: NDArray[np.int64], time: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mark, (N,), what is not of the same user and time as a `held` row, in rows by user and time."""
+    moment = runs(user, time)[0]
+    touched = np.zeros(len(held), bool)
+    touched[moment[held]] = True
+    return ~touched[moment]
+
+
+def _within(chosen: NDArray[np.bool_], marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Marks (n,) of the `chosen` of N rows as marks (N,) of all of them."""
+    every = np.zeros(len(chosen), bool)
+    every[chosen] = marked
+    return every
+
+
+def _by_user(
+    user: NDArray[np.int64], seed: int, source: str
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Train, validation and test rows (N,); each user's are in one of them, drawn at random, at least one user in each.
+
+    Raises:
+        DataError: fewer than three users.
+    """
+    users = np.random.default_rng(seed).permutation(np.unique(user))
+    if len(users) < 3:  # noqa: PLR2004 - one for each part
+        raise DataError(f"{source}: has {len(users)} users; splitting by user takes three or more")
+    test = max(1, round(len(users) * TEST_PERCENT / 100))
+    validation = test + max(1, round((len(users) - test) * VALIDATION_PERCENT / 100))
+    parts = users[validation:], users[test:validation], users[:test]
+    known, chosen, held = (np.isin(user, part) for part in parts)
+    return known, chosen, held
+
+
+def _checked(split: Split) -> Split:
     for name in ("test", "train", "validation"):  # the order held out, so that the first lack is named
         part: Samples = getattr(split, name)
         if not len(part):
-            raise DataError(f"{source}: too few rows: no user has enough of them to leave any for {name}")
+            raise DataError(f"{split.source}: too few rows: no user has enough of them to leave any for {name}")
         if part.label.min() == part.label.max():
-            raise DataError(f"{source}: every {name} row has label {part.label[0]:g}; both 0 and 1 are needed")
+            raise DataError(f"{split.source}: every {name} row has label {part.label[0]:g}; both 0 and 1 are needed")
     return split

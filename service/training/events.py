@@ -1,4 +1,4 @@
-"""Events (who met which item, when, and liked it or not) as read from files, and the samples made of them."""
+"""Events (who met which item, when, and liked it or not) as read from files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from service import inputs
 from service.batch import Ids
 from service.errors import DataError
-from service.training import Samples, files
-from service.training.runs import runs
+from service.training import files, sizes
 
 LIKED_RATING = 4.0
 INTERACTION = ("user", "item", "tag", "timestamp")
@@ -85,7 +84,7 @@ def interactions(path: Path) -> Events:
         DataError: naming file, line (Parquet: row) and column.
     """
     parquet = path.suffix == ".parquet"
-    present = files.parquet_columns(path) if parquet else inputs.header(path)
+    present = sizes.parquet_columns(path) if parquet else inputs.header(path)
     labelled = "label" in present
     if parquet:
         frame = files.read_parquet(path, [*INTERACTION, "label"] if labelled else INTERACTION)
@@ -97,38 +96,6 @@ def interactions(path: Path) -> Events:
     (item, items), (tag, tags) = number(frame["item"]), number(frame["tag"])
     liked = labels(path, frame["label"]) > 0 if labelled else np.ones(len(frame), bool)
     return Events(number(frame["user"])[0], item, tag, _times(path, frame["timestamp"]), liked, items, tags, labelled)
-
-
-def build(events: Events, seed: int, max_history: int) -> tuple[Samples, NDArray[np.int64]]:
-    """Samples (N of them) by user and time, ties in file order, and the unit (N,) of each: what no split may part.
-
-    A history is what the user liked strictly before, newest `max_history`; it may be empty, because a server meets new
-    users too. Events that are no impressions give a pair per liked item: it, and one random item (of those in the
-    events) which its user never met at all. Users who met every item have no negative and give no sample.
-    """
-    order = np.lexsort((events.time, events.user))
-    user, item, tag = (numbers[order] for numbers in (events.user, events.item, events.tag))
-    liked = events.liked[order]
-    start, stop = _histories(user, events.time[order], liked, max_history)
-    if events.impressions:
-        row, target, target_tag, label = np.arange(len(user)), item, tag, liked
-    else:
-        row, drawn, drawn_tag = _drawn(events, user, liked, seed)
-        target, target_tag = _paired(item[row], drawn), _paired(tag[row], drawn_tag)
-        row, label = np.repeat(row, 2), np.tile([True, False], len(row))
-    samples = Samples(
-        event_id=events.items[item[liked]],
-        event_tag=events.tags[tag[liked]],
-        id_start=start[row],
-        id_stop=stop[row],
-        tag_start=start[row],
-        tag_stop=stop[row],
-        target_id=events.items[target],
-        target_tag=events.tags[target_tag],
-        label=label.astype(np.float32),
-        user=user[row],
-    )
-    return samples, np.arange(len(row)) // (1 if events.impressions else 2)
 
 
 def number(column: pl.Series) -> tuple[NDArray[np.int64], Ids]:
@@ -147,13 +114,23 @@ def text_or_integers(path: Path, column: pl.Series) -> pl.Series:
     Raises:
         DataError: it is neither, or an integer does not fit in 64 bits.
     """
-    if column.dtype.is_integer():
-        numbers = column.cast(pl.Int64, strict=False)
-        files.check(path, column.name, numbers.is_not_null(), "does not fit in 64 bits", column)
-        return numbers
-    if isinstance(column.dtype, pl.String | pl.Categorical | pl.Enum):
-        return column.cast(pl.String)
-    raise DataError(f"{path.name}: column {column.name}: is {column.dtype}, not integers or strings")
+    kind = identity(path, column.name, column.dtype)
+    values = column.cast(kind, strict=False)
+    files.check(path, column.name, values.is_not_null(), "does not fit in 64 bits", column)
+    return values
+
+
+def identity(path: Path, name: str, dtype: pl.DataType) -> type[pl.Int64] | type[pl.String]:
+    """As what a column of ids is read, of its type in a Parquet file.
+
+    Raises:
+        DataError: it holds neither integers nor text.
+    """
+    if dtype.is_integer():
+        return pl.Int64
+    if isinstance(dtype, pl.String | pl.Categorical | pl.Enum):
+        return pl.String
+    raise DataError(f"{path.name}: column {name}: is {dtype}, not integers or strings")
 
 
 def labels(path: Path, column: pl.Series) -> NDArray[np.float32]:
@@ -196,53 +173,3 @@ def _times(path: Path, column: pl.Series) -> NDArray[Any]:
     times = column.cast(pl.Float64, strict=False)
     files.check(path, column.name, times.is_finite(), "is not a finite number", column)
     return times.to_numpy()
-
-
-def _histories(
-    user: NDArray[np.int64], time: NDArray[Any], liked: NDArray[np.bool_], max_history: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Start and stop (M,), among the liked events, of what each event's user liked strictly before it."""
-    before = np.concatenate([[0], np.cumsum(liked)])  # (M+1,) liked events ahead of each event
-    stop = before[runs(user, time)[0]]
-    return np.maximum(stop - max_history, before[runs(user)[0]]), stop
-
-
-def _drawn(
-    events: Events, user: NDArray[np.int64], liked: NDArray[np.bool_], seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Rows (n,) of the sorted events that become positives, and the item and tag (n,) drawn against each."""
-    met, catalogue = _met(events), len(events.items)
-    row = np.flatnonzero(liked & (np.bincount(met // catalogue) < catalogue)[user])
-    drawn = _negatives(met, catalogue, user[row], seed)
-    first_tag = np.empty(catalogue, np.int64)
-    first_tag[events.item[::-1]] = events.tag[::-1]  # of repeated assignments the last one stays
-    return row, drawn, first_tag[drawn]
-
-
-def _paired(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Two arrays (n,) as first, second, first, second, ... (2n,)."""
-    return np.stack([first, second], axis=1).ravel()
-
-
-def _met(events: Events) -> NDArray[np.int64]:
-    """Who met what, as ascending numbers user * V + item without repeats, (P,)."""
-    pairs = np.sort(events.user * len(events.items) + events.item)  # np.unique hashes: five times slower at 5M events
-    first: NDArray[np.bool_] = runs(pairs)[0] == np.arange(len(pairs))
-    return np.asarray(pairs[first])
-
-
-def _negatives(met: NDArray[np.int64], catalogue: int, user: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Draw for each of `user` (n,) one of the `catalogue` items, uniformly from those the user never met.
-
-    Exact, without rejection. With a user's items s_0 < s_1 < ... the r-th item not met is r + |{j: s_j - j <= r}|, and
-    because s_j - j never falls, one binary search over (user, s_j - j) counts them for all rows at once.
-
-    Raises:
-        ValueError: one of them met every item.
-    """
-    met_by = met // catalogue
-    ends = np.cumsum(np.bincount(met_by))  # (users,)
-    starts = np.concatenate([[0], ends[:-1]])
-    missed = met - (np.arange(len(met)) - starts[met_by])  # (P,) user * V + (s_j - j)
-    rank = np.random.default_rng(seed).integers(0, catalogue - (ends - starts)[user])
-    return np.asarray(rank + np.searchsorted(missed, user * catalogue + rank, side="right") - starts[user])

@@ -15,10 +15,11 @@ from tqdm import tqdm
 
 from service.errors import DataError
 from service.inputs import header, records, require
+from service.training import sizes
 
 Kind: TypeAlias = type[pl.Int64] | type[pl.Float64] | type[pl.String]
 
-_NUMBER: dict[Kind, re.Pattern[str]] = {pl.Int64: re.compile(r"\s*[+-]?\d+\s*"), pl.Float64: re.compile(r"[^_]+")}
+_NUMBER: dict[Kind, re.Pattern[str]] = {pl.Int64: re.compile(r"\s*[+-]?[0-9]+\s*"), pl.Float64: re.compile(r"[^_]+")}
 # Decimal text that comes back the same from an int64: "007" and "+7" are names, not numbers, and would hash otherwise.
 _CANONICAL = r"^(0|-?[1-9][0-9]{0,18})$"
 
@@ -27,8 +28,9 @@ def read_csv(path: Path, kinds: Mapping[str, Kind]) -> pl.DataFrame:
     """Read the columns named in `kinds`, all of them complete: no nulls, no NaN. Blank lines are skipped.
 
     Raises:
-        DataError: naming the first fault.
+        DataError: naming the first fault; or it is too large (`sizes`).
     """
+    sizes.check_csv(path)
     names = header(path)
     require(path, names, list(kinds))
     # All columns are read, the wanted and the others: with a projection polars does not see surplus fields.
@@ -52,28 +54,17 @@ def read_parquet(path: Path, needed: Sequence[str]) -> pl.DataFrame:
     """Read the `needed` columns, none with a null.
 
     Raises:
-        DataError: naming file, row and column.
+        DataError: naming file, row and column; or it is too large (`sizes`).
     """
-    require(path, parquet_columns(path), needed)
+    require(path, sizes.parquet_columns(path), needed)
+    sizes.check_parquet(path, needed)
     try:
         frame = pl.read_parquet(path, columns=list(needed))
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise DataError(f"{path.name}: cannot be read: {str(error).splitlines()[0]}") from error
     for column in frame:
         check(path, column.name, column.is_not_null(), "is null")
     return _filled(path, frame)
-
-
-def parquet_columns(path: Path) -> list[str]:
-    """Column names of a Parquet file.
-
-    Raises:
-        DataError: it is not one.
-    """
-    try:
-        return list(pl.read_parquet_schema(path))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path.name}: is not a Parquet file") from error
 
 
 def check(path: Path, column: str, fine: pl.Series, problem: str, values: pl.Series | None = None) -> None:
@@ -132,7 +123,7 @@ def _problem(text: str, kind: Kind) -> str | None:
     if kind is pl.String:
         return None
     word = "an integer" if kind is pl.Int64 else "a number"
-    if not _NUMBER[kind].fullmatch(text):
+    if not (text.isascii() and _NUMBER[kind].fullmatch(text)):  # Python takes the digits of every script
         return f"{text!r} is not {word}"
     try:
         value = int(text) if kind is pl.Int64 else float(text)

@@ -160,6 +160,120 @@ def test_load_refuses_other_files(tmp_path: Path) -> None:
         data.load(tmp_path / "a.txt", seed=1)
 
 
+def _log(folder: Path, meetings: list[tuple[int, int, bool]], *, labelled: bool) -> Path:
+    """Events (user, time, clicked) of which each has an item of its own: its place among them."""
+    user, time, label = zip(*meetings, strict=True)
+    columns: dict[str, Any] = {"user": user, "timestamp": time, "item": range(len(meetings)), "tag": 1}
+    columns |= {"label": [int(each) for each in label]} if labelled else {}
+    pl.DataFrame(columns, strict=False).write_csv(folder / "log.csv")
+    return folder / "log.csv"
+
+
+@pytest.mark.parametrize("mode", ["next-item", "ratings", "impressions"])
+@given(
+    meetings=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9), st.booleans()), min_size=15, max_size=60),
+    seed=st.integers(0, 3),
+    negatives=st.integers(1, 2),
+)
+def test_load_never_leaks(
+    mode: str,
+    meetings: list[tuple[int, int, bool]],
+    seed: int,
+    negatives: int,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Histories hold the user's own earlier clicks; what a user is tested on is later than all learnt of that user.
+
+    By ratings, nothing at all is learnt of whom the model is tested on.
+    """
+    folder = tmp_path_factory.mktemp("log")
+    path = _log(folder, meetings, labelled=mode != "next-item")
+    try:
+        split = data.load(path, seed, 5, "ratings" if mode == "ratings" else "next-item", negatives)
+    except DataError:
+        return  # too little to split
+    times: dict[str, dict[int, set[int]]] = {}
+    for name in ("train", "validation", "test"):
+        part: Samples = getattr(split, name)
+        own = times.setdefault(name, {})
+        for row in range(len(part)):
+            if mode == "next-item" and not part.label[row]:
+                continue  # drawn: an item that somebody else met
+            user, time, liked = meetings[part.target_id[row]]
+            assert mode == "next-item" or part.label[row] == liked
+            own.setdefault(user, set()).add(time)
+            earlier = [meetings[event] for event in _history(part, row)[0]]
+            assert all(who == user and when < time for who, when, _ in earlier)
+            assert mode == "next-item" or all(clicked for *_, clicked in earlier)
+    for first, then in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        both = times[first].keys() & times[then].keys()
+        assert mode != "ratings" or not both
+        assert all(max(times[first][user]) < min(times[then][user]) for user in both)
+
+
+def test_load_leaves_out_ties_with_held_out_rows(tmp_path: Path) -> None:
+    """Rows of the very time at which a user's test rows begin are neither learnt from nor tested on."""
+    times = [0, 1, 2, 3, 4, 5, 6, 7, 7, 8]
+    path = _interactions(tmp_path / "log.csv", users=1, each=10)
+    other = pl.DataFrame({"user": [7], "item": [999], "tag": [1], "timestamp": [0]})
+    frame = pl.read_csv(path).with_columns(timestamp=pl.Series(times))
+    pl.concat([frame, other]).write_csv(path)
+    split = data.load(path, seed=1)
+    assert split.test.target_id[::2].tolist() == [108, 109]
+    assert split.validation.target_id[::2].tolist() == [106]
+    assert split.train.target_id[::2].tolist() == [100, 101, 102, 103, 104, 105, 999]
+
+
+def test_load_by_ratings(tmp_path: Path) -> None:
+    """A fifth of the users is for testing, a tenth of the others for validation, and every rating is a row."""
+    ratings = [f"{user},{1 + i % 4},{4.5 if i % 2 else 3},{i}" for i in range(6) for user in range(20)]
+    (tmp_path / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *ratings, ""]))
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n" + "".join(f"{i},T,G\n" for i in range(1, 5)))
+    split = data.load(tmp_path, seed=1, sampling="ratings", negatives=4)
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [14 * 6, 2 * 6, 4 * 6]
+    assert split.test.label.tolist() == [0, 1] * 12
+    assert _history(split.test, 5)[0] == [2, 4]
+    assert split.source == f"MovieLens {tmp_path.name}, ratings >= 4, split by user"
+    assert (split.click_rate, split.negatives) == (None, 0)
+    users = [set(part.user.tolist()) for part in (split.train, split.validation, split.test)]
+    assert [len(each) for each in users] == [14, 2, 4]
+    assert len(set.union(*users)) == 20
+    assert data.load(tmp_path, seed=1, sampling="ratings").test.user.tolist() == split.test.user.tolist()
+    assert data.load(tmp_path, seed=2, sampling="ratings").test.user.tolist() != split.test.user.tolist()
+
+
+def test_load_draws_several_negatives(tmp_path: Path) -> None:
+    """The split says how many were drawn, and which share clicks would have if all had been."""
+    path = _interactions(tmp_path / "log.csv", users=3, each=10)
+    split = data.load(path, seed=1, negatives=3)
+    assert split.negatives == 3
+    assert split.click_rate == pytest.approx(1 / (1 + pl.read_csv(path)["item"].n_unique() - 10))
+    assert split.test.label.tolist() == [1, 0, 0, 0] * 6
+
+
+def test_split_has_one_part(tmp_path: Path) -> None:
+    """What is in memory is one part, whatever has been put in its place."""
+    split = data.load(_interactions(tmp_path / "log.csv", users=3, each=10), seed=1)
+    hashed = dataclasses.replace(split, train=split.train.take(np.arange(4)))
+    assert [len(part()) for part in hashed.parts] == [4]
+
+
+def test_load_ready_made_validation(tmp_path: Path) -> None:
+    """Rows marked as validation are that, and all the others marked train are learnt from."""
+    path = _ready(tmp_path / "log.parquet", split=["validation"] * 2 + ["train"] * 4 + ["test"] * 2)
+    split = data.load(path, seed=1)
+    assert split.validation.target_id.tolist() == [1, 9]
+    assert split.train.target_id.tolist() == [2, 9, 3, 9]
+
+
+def test_load_ignores_true_probability(tmp_path: Path) -> None:
+    """A column with the true probabilities changes nothing, not even where it holds nonsense."""
+    plain = data.load(_ready(tmp_path / "log.parquet"), seed=1)
+    told = data.load(_ready(tmp_path / "log.parquet", probability=[None, float("nan")] * 4), seed=1)
+    for column in ("event_id", "event_tag", "target_id", "label"):
+        assert getattr(told.train, column).tolist() == getattr(plain.train, column).tolist()
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4)), max_size=20), st.integers(1, 99))
 def test_last_rows(units: list[tuple[int, int]], percent: int) -> None:
     """The marked rows are the last of each user, at least the share asked for, in whole units, and never the first."""
@@ -231,7 +345,7 @@ def test_load_movielens() -> None:
     """The real ratings give the reference's positives in its order, and as many rows for testing."""
     split = data.load(MOVIELENS, seed=1)
     assert split.source == "MovieLens ml-latest-small, ratings >= 4"
-    assert [len(part) for part in (split.train, split.validation, split.test)] == [68952, 8278, 19930]
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [68140, 8228, 19930]
     if NEXT_ITEM.exists():
         reference = pl.read_parquet(NEXT_ITEM).filter(pl.col("split") == "test", pl.col("label") == 1)
         assert split.test.target_id[::2].tolist() == reference["id"].to_list()

@@ -6,15 +6,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from service.errors import DataError
-from service.training import Samples, events
+from service.training import events
 
 MOVIES = "movieId,title,genres\n10,A,Drama|Action\n20,B,(no genres listed)\n30,C,Comedy\n40,D,Action\n"
 RATINGS = "userId,movieId,rating,timestamp\n"
-MEETING = st.tuples(st.integers(0, 4), st.integers(0, 7), st.integers(0, 6), st.booleans())  # user, item, time, liked
 
 
 def _movielens(folder: Path, ratings: str, movies: str = MOVIES) -> events.Events:
@@ -30,18 +27,6 @@ def _interactions(path: Path, columns: dict[str, Any]) -> events.Events:
     else:
         frame.write_csv(path)
     return events.interactions(path)
-
-
-def _events(meetings: list[tuple[int, int, int, bool]], *, impressions: bool = False) -> events.Events:
-    """Events whose item i has the name 100 + i and the tag i mod 3; items are numbered by first appearance."""
-    user, item, time, liked = (np.array(column) for column in zip(*meetings, strict=True))
-    numbers, items = events.number(pl.Series(item + 100, dtype=pl.Int64))
-    return events.Events(user, numbers, item % 3, time, liked.astype(bool), items, np.array([5, 6, 7]), impressions)
-
-
-def _history(samples: Samples, row: int) -> list[int]:
-    ids: list[int] = samples.event_id[samples.id_start[row] : samples.id_stop[row]].tolist()
-    return ids
 
 
 def test_movielens_numbers_first_genres(tmp_path: Path) -> None:
@@ -160,77 +145,3 @@ def test_interactions_name_fault(tmp_path: Path, name: str, change: dict[str, An
     with pytest.raises(DataError) as error:
         _interactions(tmp_path / name, columns | change)
     assert message in str(error.value)
-
-
-def test_build_by_hand() -> None:
-    """Positives come by time, each with its negative, behind what was liked in earlier seconds only."""
-    meetings = [(0, 3, 9, True), (0, 1, 2, True), (0, 2, 2, True), (0, 4, 1, False), (0, 0, 1, True), (1, 5, 1, False)]
-    samples, unit = events.build(_events(meetings), seed=1, max_history=2)
-    assert samples.target_id[::2].tolist() == [100, 101, 102, 103]
-    assert samples.target_id[1::2].tolist() == [105] * 4  # the only item that user 0 never met
-    assert samples.target_tag.tolist() == [5, 7, 6, 7, 7, 7, 5, 7]
-    assert [_history(samples, row) for row in range(0, 8, 2)] == [[], [100], [100], [101, 102]]
-    assert samples.label.tolist() == [1, 0] * 4
-    assert unit.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
-
-
-def test_build_from_impressions() -> None:
-    """Impressions are their own negatives, behind what was liked and not behind what was shown."""
-    meetings = [(0, 1, 1, True), (0, 2, 2, False), (0, 3, 3, True)]
-    samples, unit = events.build(_events(meetings, impressions=True), seed=1, max_history=5)
-    assert samples.target_id.tolist() == [101, 102, 103]
-    assert samples.label.tolist() == [1, 0, 1]
-    assert [_history(samples, row) for row in range(3)] == [[], [101], [101]]
-    assert unit.tolist() == [0, 1, 2]
-
-
-def test_build_skips_who_met_everything() -> None:
-    """A user who met every item has no negative, hence no sample."""
-    samples, _ = events.build(_events([(0, 1, 1, True), (0, 2, 2, True), (1, 1, 1, True)]), seed=1, max_history=5)
-    assert samples.user.tolist() == [1, 1]
-    assert samples.target_id.tolist() == [101, 102]
-
-
-def test_build_is_deterministic() -> None:
-    """The seed decides the negatives, and nothing else."""
-    meetings = [(user, (user * 7 + item) % 40, item, True) for user in range(20) for item in range(15)]
-    same, again, other = (events.build(_events(meetings), seed, 5)[0] for seed in (1, 1, 2))
-    assert same.target_id.tolist() == again.target_id.tolist()
-    assert same.target_id.tolist() != other.target_id.tolist()
-    assert same.target_id[::2].tolist() == other.target_id[::2].tolist()
-
-
-def test_negatives_are_uniform() -> None:
-    """Each item that the user never met is drawn about as often as the others."""
-    meetings = [(0, item, item, True) for item in (1, 4, 5)] + [(1, item, 0, False) for item in range(8)]
-    read = _events(meetings)
-    drawn = events._negatives(events._met(read), len(read.items), np.zeros(5000, np.int64), seed=3)
-    names, counts = np.unique(read.items[drawn], return_counts=True)
-    assert names.tolist() == [100, 102, 103, 106, 107]
-    assert counts.min() > 900
-    assert counts.max() < 1100
-
-
-@given(st.lists(MEETING, min_size=1, max_size=40), st.integers(0, 3), st.booleans())
-def test_build_never_leaks(meetings: list[tuple[int, int, int, bool]], seed: int, impressions: bool) -> None:
-    """A history is exactly the newest of what was liked before its sample, and a drawn negative was never met."""
-    read = _events(meetings, impressions=impressions)
-    samples, unit = events.build(read, seed, max_history=3)
-    by_user = {
-        user: sorted((m for m in meetings if m[0] == user), key=lambda m: m[2]) for user in {m[0] for m in meetings}
-    }
-    catalogue = len({m[1] for m in meetings})
-    expected = [
-        m
-        for user in sorted(by_user)
-        for m in by_user[user]
-        if impressions or (m[3] and len({other[1] for other in by_user[user]}) < catalogue)
-    ]
-    rows = range(0, len(samples), 1 if impressions else 2)
-    assert [(samples.user[row], samples.target_id[row] - 100) for row in rows] == [m[:2] for m in expected]
-    for row, (user, _, time, _) in zip(rows, expected, strict=True):
-        assert _history(samples, row) == [100 + m[1] for m in by_user[user] if m[3] and m[2] < time][-3:]
-        if not impressions:
-            assert samples.target_id[row + 1] - 100 not in {m[1] for m in by_user[user]}
-            assert unit[row] == unit[row + 1]
-            assert _history(samples, row + 1) == _history(samples, row)
