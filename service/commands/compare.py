@@ -1,29 +1,26 @@
 """`dinserve compare`: which of two versions on disk is better, and whether that is more than luck."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from service.commands.evaluate import SAMPLING, load_split, sound_manifest
+from service.commands.evaluate import judged, load_split, sound_manifest
 
 
 @click.command()
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="MovieLens folder, interactions or samples"
-)
-@click.option("--sampling", type=SAMPLING, help="how events become samples; default: next-item")
-@click.option("--seed", type=click.IntRange(0), help="of negatives and intervals; default: that of FIRST's training")
-@click.option("--draws", default=1000, show_default=True, type=click.IntRange(100), help="of the bootstrap")
-def compare(first: Path, second: Path, data: Path, sampling: str | None, seed: int | None, draws: int) -> None:
+@judged
+def compare(first: Path, second: Path, draws: int, **options: Any) -> None:
     """Compare the version folders FIRST and SECOND on the same test rows of DATA.
 
     The change is SECOND less FIRST; its interval is of the same drawn users for both, and so tells smaller differences
-    from luck than two intervals apart do. Nothing is written.
+    from luck than two intervals apart do. The seed is by default that of FIRST's
+    training. Nothing is written.
     """
     manifests = [sound_manifest(first), sound_manifest(second)]
-    split, seed = load_split(manifests, data, sampling, seed)
+    split, seed = load_split(manifests, **options)
     from service.training.compare import differences
     from service.training.markdown import TITLES, describe
     from service.training.scored import score

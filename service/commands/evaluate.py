@@ -1,31 +1,43 @@
 """`dinserve evaluate`: how good a version on disk is, told in its own folder."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from service import artifact
 
+if TYPE_CHECKING:  # imported where it is used, so that every command starts fast
+    from service.training import Split
+
 SAMPLING = click.Choice(["next-item", "ratings"])
+
+
+def judged(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of what versions are judged by."""
+    for option in (
+        click.option("--draws", default=1000, show_default=True, type=click.IntRange(100), help="of the bootstrap"),
+        click.option("--seed", type=click.IntRange(0), help="of negatives and intervals; default: the training's"),
+        click.option("--negatives", type=click.IntRange(1), help="drawn for each positive; default: 1"),
+        click.option("--sampling", type=SAMPLING, help="how events become samples; default: next-item"),
+        click.option("--data", required=True, type=click.Path(path_type=Path), help="what `train` takes"),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()
 @click.option("--model", "version", required=True, type=click.Path(path_type=Path), help="folder of the version")
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="MovieLens folder, interactions or samples"
-)
-@click.option("--sampling", type=SAMPLING, help="how events become samples; default: next-item")
-@click.option("--seed", type=click.IntRange(0), help="of negatives and intervals; default: that of the training")
-@click.option("--draws", default=1000, show_default=True, type=click.IntRange(100), help="of the bootstrap")
-def evaluate(version: Path, data: Path, sampling: str | None, seed: int | None, draws: int) -> None:
+@judged
+def evaluate(version: Path, draws: int, **options: Any) -> None:
     """Judge a version by the test rows of DATA, beside its baselines, with intervals.
 
     The report goes to `report/` in the version's folder, the headline into its manifest, where servers that load the
     version from then on find it.
     """
     manifest = sound_manifest(version)
-    split, seed = load_split([manifest], data, sampling, seed)
+    split, seed = load_split([manifest], **options)
     from service.training.markdown import TITLES, describe
     from service.training.publish import publish
     from service.training.report import make_report
@@ -50,8 +62,8 @@ def sound_manifest(version: Path) -> artifact.Manifest:
 
 
 def load_split(
-    manifests: list[artifact.Manifest], data: Path, sampling: str | None, seed: int | None
-) -> tuple[Any, int]:
+    manifests: list[artifact.Manifest], data: Path, seed: int | None, **sampling: Any
+) -> "tuple[Split, int]":
     """The data, histories as long as any version reads, and the seed: the first version's, if none is given.
 
     Raises:
@@ -63,8 +75,8 @@ def load_split(
     if seed is None:
         seed = manifests[0].training.seed if manifests[0].training else 1
     features = [feature for each in manifests for feature in (each.features.id, each.features.tag)]
-    options: dict[str, Any] = {} if sampling is None else {"sampling": sampling}
-    split = load(data, seed, max(each.max_history for each in features), **options)
+    given = {name: each for name, each in sampling.items() if each is not None}
+    split = load(data, seed, max(each.max_history for each in features), **given)
     for manifest in manifests:
         check_dtypes(manifest, split.test)
     return split, seed

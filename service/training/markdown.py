@@ -10,8 +10,9 @@ from service.training.slices import Slice
 TITLES = {"auc": "AUC", "gauc": "GAUC", "logloss": "logloss", "ece": "ECE", "ndcg": "NDCG@10"}
 LEGEND = """\
 GAUC and NDCG@10 are those of each user's own test rows, over users with both classes; GAUC is weighted by rows. ECE is
-the mean gap between probability and click rate over ten bins of equally many rows; noise alone keeps it, and the lower
-end of its interval, above 0. Intervals are percentiles of a bootstrap that draws users with replacement."""
+the mean gap between probability and click rate over ten bins of equally many rows; drawing users adds noise to it, so
+that where it is small its interval lies too high. Intervals are percentiles of a bootstrap that draws users with
+replacement."""
 
 
 def to_markdown(report: Report) -> str:
@@ -26,6 +27,7 @@ def to_markdown(report: Report) -> str:
         *_table(["", *TITLES.values()], _scorers({f"version {report.version}": found.figures, **report.baselines})),
         "",
         *LEGEND.splitlines(),
+        *_negatives(found.negatives),
         *_rela_impr(report),
         "",
         "## Calibration",
@@ -50,6 +52,16 @@ def to_markdown(report: Report) -> str:
 def describe(figure: Figure | None) -> str:
     """A figure and its interval, or that there is none."""
     return "-" if figure is None else f"{figure.value:.4f} ({figure.low:.4f} to {figure.high:.4f})"
+
+
+def _negatives(drawn: int) -> list[str]:
+    if not drawn:
+        return []
+    return [
+        "",
+        f"Negatives were drawn, {drawn} for each positive: logloss and calibration are about this click rate, which is",
+        "not that of real traffic; a version whose probabilities were corrected to that looks badly calibrated here.",
+    ]
 
 
 def _rela_impr(report: Report) -> list[str]:

@@ -54,6 +54,7 @@ def make_report(manifest: Manifest, split: Split, score: Floats, seed: int, draw
         rows=len(test),
         users=len(np.unique(test.user)),
         clicks=float(test.label.mean()),
+        negatives=split.negatives,
         seed=seed,
         level=intervals.LEVEL,
         draws=draws,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -43,6 +45,19 @@ def _taste(seed: int) -> Samples:
         tag=tag.tolist(),
         history=[[each] * 3 for each in likes.tolist()],
     )
+
+
+def test_text_is_as_good_as_numbers() -> None:
+    """Ids and tags that are text give the probabilities that numbers do."""
+
+    def as_text(samples: Samples) -> Samples:
+        names = ("event_id", "event_tag", "target_id", "target_tag")
+        columns = {name: [b"%d" % each for each in getattr(samples, name)] for name in names}
+        return replace(samples, **{name: np.array(column, object) for name, column in columns.items()})
+
+    train, test = _taste(1), _taste(2)
+    for baseline in baselines.BASELINES.values():
+        assert baseline(as_text(train), as_text(test)) == pytest.approx(baseline(train, test))
 
 
 def test_logistic_regression_sees_the_user() -> None:

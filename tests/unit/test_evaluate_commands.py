@@ -79,6 +79,23 @@ def test_compare_tells_the_better(tmp_path: Path, data: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        pytest.param([], ("interactions log.csv", 60, 10), id="every-user's-last"),
+        pytest.param(["--sampling", "ratings"], ("interactions log.csv, split by user", 60, 2), id="some-users"),
+    ],
+)
+def test_sampling_reaches_the_data(tmp_path: Path, options: list[object], expected: tuple[str, int, int]) -> None:
+    """How events become samples is chosen as for training."""
+    data, version = write_data(tmp_path / "log.csv", users=10), write_version(tmp_path / "din", 2)
+    done = run("evaluate", "--model", version, "--data", data, "--draws", 100, "--seed", 3, *options)
+    found = artifact.read_manifest(version).evaluation
+    assert found is not None, done.output
+    assert (found.data, found.rows, found.users) == expected
+    assert found.seed == 3
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         pytest.param({"items": "film-"}, "version 2 takes ids as int64, those of the data are string", id="dtype"),

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ def test_page_tells_every_figure() -> None:
     assert all(describe(figure) in page for figure in shown)
     assert all(line.endswith(" |") for line in page.splitlines() if line.startswith("|"))
     assert describe(None) == "-"
+
+
+def test_drawn_negatives_are_told() -> None:
+    """Where negatives were drawn the manifest says how many, and the page that probabilities are no real rates."""
+    assert "Negatives were drawn" not in to_markdown(make())
+    made = make(split=replace(SPLIT, negatives=4))
+    assert made.evaluation.negatives == 4
+    assert "Negatives were drawn, 4 for each positive" in to_markdown(made)
 
 
 def test_pictures_are_png(tmp_path: Path) -> None:
