@@ -1,11 +1,12 @@
 """What travels with an exported model: the manifest, the golden requests, the checksums.
 
 A version is a folder `<model-dir>/<number>/` holding a SavedModel, `manifest.json`, `golden.json` and, where training
-left them, the item ids it met, `seen_ids.bin`.
+left them, the item ids it met, `seen_ids.bin`. An evaluation leaves `report/`, which no server reads.
 """
 
 import hashlib
 import re
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -16,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, Valid
 from service.batch import Ids, Sample
 from service.drift import Scores
 from service.errors import ArtifactError
+from service.evaluation import Evaluation
 from service.seen import Seen
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.json"
+REPORT = "report"  # folder
 TOLERANCE = 1e-5  # float32 through a few hundred sums, whatever order the engine adds in
 NORM_EPSILON = 1e-3  # what batch normalisation adds to a variance
 DICE_EPSILON = 1e-8  # what Dice adds to one; the paper's figure
@@ -143,6 +146,7 @@ class Manifest(_Frozen):
     metrics: dict[str, Quality] = {}
     scores: Scores | None = None  # None: drift is not told
     seen: Seen | None = None  # None: whether ids are new is not told
+    evaluation: Evaluation | None = None  # None: nobody has evaluated it
     files: dict[str, str] = {}  # relative path: sha256, of every file but the manifest itself
 
     @property
@@ -268,28 +272,54 @@ def write_golden(version: Path, golden: Golden) -> None:
 
 def checksums(version: Path) -> dict[str, str]:
     """sha256 of every file of a version but the manifest, by relative path."""
-    found = sorted(path for path in version.rglob("*") if path.is_file())
-    names = {path.relative_to(version).as_posix(): path for path in found}
-    return {name: _sha256(path) for name, path in names.items() if name != MANIFEST}
+    return {**_sums(version, served_paths(version)), **report_sums(version)}
+
+
+def report_sums(version: Path) -> dict[str, str]:
+    """sha256 of every file of a version's report, but for what is being written, which has a name with a dot."""
+    return _sums(version, [path for path in (version / REPORT).glob("*") if not path.name.startswith(".")])
+
+
+def served_paths(version: Path) -> list[Path]:
+    """Files and folders of a version, but for its report, which may change while the version is read."""
+    tops = [path for path in version.glob("*") if path.name != REPORT]
+    return sorted(path for top in tops for path in (top, *top.rglob("*")))
+
+
+def is_reported(name: str) -> bool:
+    """Whether a path relative to its version is part of the report."""
+    return name.startswith(f"{REPORT}/")
+
+
+def same_model(manifest: Manifest, other: Manifest) -> bool:
+    """Whether two manifests are equal but for an evaluation and its report."""
+    mine, theirs = (
+        each.model_copy(
+            update={"evaluation": None, "files": {name: s for name, s in each.files.items() if not is_reported(name)}}
+        )
+        for each in (manifest, other)
+    )
+    return mine == theirs
 
 
 def check_files(version: Path, manifest: Manifest) -> None:
-    """Compare the folder's files with the manifest's checksums.
+    """Compare the folder's files with the manifest's checksums, the report excepted.
 
     Raises:
         ArtifactError: a file is missing, unlisted or altered.
     """
-    try:
-        actual = checksums(version)
-    except OSError as error:
-        raise ArtifactError(f"{version}: cannot be read: {error.strerror}") from error
-    for name in sorted(manifest.files.keys() | actual.keys()):
-        if name not in actual:
-            raise ArtifactError(f"{version / name}: missing, the manifest lists it")
-        if name not in manifest.files:
-            raise ArtifactError(f"{version / name}: not listed in the manifest")
-        if actual[name] != manifest.files[name]:
-            raise ArtifactError(f"{version / name}: sha256 is not the manifest's")
+    listed = {name: each for name, each in manifest.files.items() if not is_reported(name)}
+    _check_sums(version, listed, lambda: _sums(version, served_paths(version)))
+
+
+def check_report(version: Path, manifest: Manifest) -> None:
+    """Compare the report's files with the manifest's checksums.
+
+    Raises:
+        ArtifactError: a file is missing, unlisted or altered.
+    """
+    listed = {name: each for name, each in manifest.files.items() if is_reported(name)}
+    _check_sums(version, listed, lambda: report_sums(version))
 
 
 def manifest_sum(version: Path) -> str:
@@ -306,6 +336,25 @@ def check_allowed(version: Path, allowed: Path) -> None:
     found = manifest_sum(version)
     if found.encode() not in re.findall(rb"^\s*([0-9a-f]{64})\b", _read_bytes(allowed).lower(), re.MULTILINE):
         raise ArtifactError(f"{version / MANIFEST}: sha256 {found} is not among those that {allowed} allows")
+
+
+def _check_sums(version: Path, listed: dict[str, str], find: Callable[[], dict[str, str]]) -> None:
+    try:
+        actual = find()
+    except OSError as error:
+        raise ArtifactError(f"{version}: cannot be read: {error.strerror}") from error
+    for name in sorted(listed.keys() | actual.keys()):
+        if name not in actual:
+            raise ArtifactError(f"{version / name}: missing, the manifest lists it")
+        if name not in listed:
+            raise ArtifactError(f"{version / name}: not listed in the manifest")
+        if actual[name] != listed[name]:
+            raise ArtifactError(f"{version / name}: sha256 is not the manifest's")
+
+
+def _sums(version: Path, paths: Iterable[Path]) -> dict[str, str]:
+    named = {path.relative_to(version).as_posix(): path for path in paths if path.is_file()}
+    return {name: _sha256(path) for name, path in sorted(named.items()) if name != MANIFEST}
 
 
 def _sha256(path: Path) -> str:

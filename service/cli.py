@@ -16,7 +16,9 @@ import click
 from service import __version__, artifact, garbage
 from service.catalog_file import make_catalog
 from service.commands.bench import bench
+from service.commands.compare import compare
 from service.commands.completion import completion
+from service.commands.evaluate import evaluate
 from service.commands.score import score
 from service.commands.simulate import simulate
 from service.commands.top import top
@@ -69,7 +71,7 @@ def main() -> None:
     """Online click-through-rate scoring with a Deep Interest Network."""
 
 
-for command in (bench, completion, score, simulate, top, train, versions):
+for command in (bench, compare, completion, evaluate, score, simulate, top, train, versions):
     main.add_command(command)
 
 
@@ -210,6 +212,7 @@ def _verify(version: Path) -> str:
     for loader in (tensorflow.load, load_rows):
         served = open_version(version, loader)
         served.engine.close()
+    artifact.check_report(version, served.manifest)
     if artifact.GOLDEN not in served.manifest.files:
         return "ok, without golden requests"
     return f"ok, golden answers within {artifact.TOLERANCE:g} through every signature"

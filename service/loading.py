@@ -144,9 +144,9 @@ class Opener:
         self._proven: dict[Stamp, Loader] = {}  # what needs no second trial, oldest first
 
     def stamp(self, folder: Path) -> Stamp:
-        """What changes when a version's files change, or what is allowed does."""
+        """What changes when a version's files change, its report's excepted, or what is allowed does."""
         stamps: list[tuple[object, ...]] = []
-        for file in (*sorted(folder.rglob("*")), *([self._allowed] if self._allowed else [])):
+        for file in (*artifact.served_paths(folder), *([self._allowed] if self._allowed else [])):
             with contextlib.suppress(OSError):  # gone meanwhile, which changes the stamp too
                 stat = file.stat()
                 stamps.append((str(file), stat.st_size, stat.st_mtime_ns, stat.st_ino))
@@ -162,9 +162,10 @@ class Opener:
             artifact.check_allowed(folder, self._allowed)
         if running is None:
             return open_version(folder, self._loader)
-        _check_contract(folder, artifact.read_manifest(folder), running.manifest)
+        manifest = artifact.read_manifest(folder)
+        _check_contract(folder, manifest, running.manifest)
         loader = self._proven.get(stamp) or self._try(folder, stamp)
-        if self.stamp(folder) != stamp:
+        if self.stamp(folder) != stamp and not self._only_reported(folder, stamp, manifest):
             raise ArtifactError(f"{folder}: changed while it was tried")
         served = open_version(folder, loader, verified=loader is not self._loader)  # a trial has read every byte
         self._proven[stamp] = loader
@@ -176,6 +177,16 @@ class Opener:
         """End a trial that is under way, and start no other."""
         if self._trials is not None:
             self._trials.stop()
+
+    def _only_reported(self, folder: Path, stamp: Stamp, manifest: Manifest) -> bool:
+        """Whether all that has changed since is that an evaluation has sealed its report."""
+        named, before = ({each[0]: each for each in stamps} for stamps in (self.stamp(folder), stamp))
+        changed = {name for name in named.keys() | before.keys() if named.get(name) != before.get(name)}
+        if changed != {str(folder / artifact.MANIFEST)}:
+            return False
+        if self._allowed is not None:
+            artifact.check_allowed(folder, self._allowed)
+        return artifact.same_model(artifact.read_manifest(folder), manifest)
 
     def _try(self, folder: Path, stamp: Stamp) -> Loader:
         if self._trials is None or self._tried is None:

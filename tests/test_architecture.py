@@ -78,6 +78,7 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "tls": HTTP | {"asyncio"},
     "batch": HTTP | {"time", "asyncio", "concurrent", "threading", "config"},
     "drift": HTTP | {"time", "asyncio", "threading", "config", "batch", "prometheus_client"},
+    "evaluation": HTTP | {"time", "asyncio", "threading", "config", "numpy", "batch", "prometheus_client"},
     "seen": HTTP | {"time", "asyncio", "threading", "config", "prometheus_client"},
     "explain": HTTP | {"time", "asyncio", "threading", "config", "pydantic"},
     "artifact": HTTP | {"config"},

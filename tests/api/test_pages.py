@@ -10,14 +10,34 @@ from fastapi import FastAPI
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from service.artifact import Manifest
+from service.artifact import Feature, Features, Manifest
 from service.errors import RequestError
+from service.evaluation import Evaluation, Figure
 from service.metrics import Metrics
 from service.refusals import STATUS
 from service.schema import REQUEST_EXAMPLE, RESPONSE_EXAMPLE, HealthResponse, ScoreRequest, ScoreResponse
 from tests.fakes import FakeEngine
 
 pytestmark = pytest.mark.anyio
+
+FEATURE = Feature(dtype="int64", buckets=8, dimension=2, max_history=4)
+EVALUATED = Manifest(
+    version="1",
+    created="2026-01-01T00:00:00Z",
+    features=Features(id=FEATURE, tag=FEATURE),
+    evaluation=Evaluation(
+        created="2026-01-02T00:00:00Z",
+        data="drawn",
+        rows=100,
+        users=10,
+        clicks=0.5,
+        seed=1,
+        level=0.95,
+        draws=1000,
+        figures={"auc": Figure(value=0.85, low=0.83, high=0.86)},
+        rela_impr=0.1,
+    ),
+)
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", "/health/live"])
@@ -49,6 +69,22 @@ async def test_model_is_the_manifest(client: httpx2.AsyncClient, manifest: Manif
     assert (described.pop("engine"), described.pop("fallback_reason")) == ("fake", None)
     assert described.pop("rollout") == {"pin": None, "canary": None, "shadow": None}
     assert Manifest.model_validate_json(json.dumps(described)) == manifest
+
+
+@pytest.mark.parametrize("manifest", [pytest.param(EVALUATED, id="evaluated")])
+async def test_model_shows_its_evaluation(client: httpx2.AsyncClient, manifest: Manifest) -> None:
+    """GET /model has the headline of an evaluated version, as its manifest has it."""
+    described = (await client.get("/model")).json()["evaluation"]
+    assert described["figures"] == {"auc": {"value": 0.85, "low": 0.83, "high": 0.86}}
+    assert Evaluation.model_validate(described) == manifest.evaluation
+
+
+async def test_openapi_documents_the_evaluation(client: httpx2.AsyncClient) -> None:
+    """The document says what an evaluation is, and that a version may have none."""
+    schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+    assert set(schemas["Evaluation"]["properties"]) == set(Evaluation.model_fields)
+    assert set(schemas["Figure"]["properties"]) == {"value", "low", "high"}
+    assert {"type": "null"} in schemas["ModelResponse"]["properties"]["evaluation"]["anyOf"]
 
 
 async def test_fallback_to_another_engine_is_told(client: httpx2.AsyncClient, engine: FakeEngine) -> None:

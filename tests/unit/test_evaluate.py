@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
 from service.errors import DataError
 from service.training import Samples, data, evaluate
@@ -49,6 +49,52 @@ def test_gauc_is_mean_of_users(rows: list[tuple[int, bool, int]]) -> None:
     each = [roc_auc_score(label[user == one], score[user == one]) for one in mixed]
     expected = np.average(each, weights=[(user == one).sum() for one in mixed])
     assert evaluate.gauc(label, score, user) == pytest.approx(expected)
+
+
+@given(st.lists(ROW, min_size=2, max_size=40))
+def test_ndcg_of_each_user(rows: list[tuple[int, bool, int]]) -> None:
+    """A user's NDCG is scikit-learn's, equal scores averaged over their orders, and 0 without a positive."""
+    user, label, score = (np.array(column) for column in zip(*rows, strict=True))
+    number = np.unique(user, return_inverse=True)[1]
+    found = evaluate.ndcg_by_user(label, score, number, k=3)
+    for one, value in enumerate(found):
+        own = label[number == one]
+        if len(own) > 1:  # scikit-learn refuses a single row
+            assert value == pytest.approx(ndcg_score([own], [score[number == one]], k=3))
+        else:
+            assert value == own[0]
+
+
+def test_ndcg_by_hand() -> None:
+    """The second of three rows is the positive: its discount over that of the first place."""
+    found = evaluate.ndcg_by_user(np.array([0, 1, 0]), np.array([0.9, 0.8, 0.1]), np.zeros(3, int))
+    assert found == pytest.approx([1 / np.log2(3)])
+    found = evaluate.ndcg_by_user(np.arange(20) == 19, -np.arange(20), np.zeros(20, int))
+    assert found == pytest.approx([0])  # its only positive is beyond the tenth place
+
+
+def test_ece_by_hand() -> None:
+    """Rows weigh the gap between a bin's mean score and its click rate; equal scores share a bin."""
+    score = np.repeat([0.1, 0.6], [6, 4])
+    label = np.array([1, 1, 1, 0, 0, 0, 1, 1, 0, 0])
+    assert evaluate.ece(label, score) == pytest.approx(0.6 * 0.4 + 0.4 * 0.1)
+    assert evaluate.bins(score).tolist() == [0] * 6 + [1] * 4
+    assert evaluate.ece(np.zeros(5), np.full(5, 0.25)) == pytest.approx(0.25)
+
+
+def test_bins_hold_equally_many() -> None:
+    """Scores of which no two are equal fall into ten bins of as many rows each, in ascending order."""
+    score = np.random.default_rng(1).permutation(1000) ** 4 / 1e12
+    bins = evaluate.bins(score)
+    assert np.bincount(bins).tolist() == [100] * 10
+    assert (np.diff(bins[np.argsort(score)]) >= 0).all()
+
+
+def test_losses_are_scikit_learns() -> None:
+    """The mean of the rows' losses is scikit-learn's logloss, for certain and wrong rows too."""
+    score = np.array([0.2, 0.9, 0, 1, 0.5], np.float32)
+    label = np.array([0, 1, 1, 0, 1])
+    assert evaluate.losses(label, score).mean() == pytest.approx(log_loss(label, score), rel=1e-5)
 
 
 @pytest.mark.parametrize(
