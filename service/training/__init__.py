@@ -1,5 +1,6 @@
 """From events to an exported version: data, network, training, evaluation, export. Knows nothing of the server."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.batch import Ids
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its banner says nothing of the run
 
 _COLUMNS = ("id_start", "id_stop", "tag_start", "tag_stop", "target_id", "target_tag", "label", "user")  # one a sample
 

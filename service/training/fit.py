@@ -267,7 +267,13 @@ def make_step(state: State, task: Task, recipe: Recipe) -> Callable[[Rows, Tenso
 
 def predict_logits(din: Din, samples: Samples) -> Floats:
     """Log-odds of a click (N,), in order, of samples whose values are what the tables of `din` have rows for."""
-    forward, order = graph(din.logits, reduce_retracing=True), by_length(samples)
+    sequence, one = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
+
+    def logits(rows: Rows) -> Tensor:  # a function of its own: TensorFlow warns of a method that many of its own trace
+        return din.logits(rows)
+
+    forward = graph(logits, input_signature=[Rows(sequence, sequence, one, one, one, one)])
+    order = by_length(samples)
     return in_order([forward(rows).numpy() for rows, _ in Batches(samples, EVALUATION_ROWS)(order)], order)
 
 
