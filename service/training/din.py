@@ -161,7 +161,8 @@ class Din(tf.Module):
         architecture: sizes and options.
         seed: of the weights, and of what is dropped in training.
         rows: how many rows the tables of each pair have, those that training met; by default one for every bucket.
-        layer_norm: whether batch normalisation stands before the activations of the head's hidden layers too.
+        input_norm: whether batch normalisation stands before the head, or one that is idle.
+        layer_norm: whether it stands before the activations of the head's hidden layers.
         dropout: share of the outputs of the head's hidden layers that is dropped in training.
     """
 
@@ -172,6 +173,7 @@ class Din(tf.Module):
         seed: int,
         rows: Mapping[str, int] | None = None,
         *,
+        input_norm: bool = True,
         layer_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
@@ -198,7 +200,7 @@ class Din(tf.Module):
             if architecture.pooling == "attention"
         }
         width = (3 if architecture.product else 2) * sum(each.dimension for each in kinds.values())
-        self.norm = BatchNorm(width, "norm")
+        self.norm = BatchNorm(width, "norm", idle=not input_norm)
         hidden, activation = architecture.head_hidden, architecture.head_activation
         self.head = Mlp(width, hidden, rng, "head", activation, norm=layer_norm, dropout=dropout)
         self.item = next(iter(kinds))  # the first pair's values are what the bias is of

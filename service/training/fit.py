@@ -230,7 +230,13 @@ def make_din(task: Task, recipe: Recipe) -> Din:
     """A network with the weights it starts from."""
     rows = {name: vocabulary.rows for name, vocabulary in task.train.vocabularies.items()}
     return Din(
-        task.features, task.architecture, recipe.seed, rows, layer_norm=recipe.layer_norm, dropout=recipe.dropout
+        task.features,
+        task.architecture,
+        recipe.seed,
+        rows,
+        input_norm=recipe.input_norm,
+        layer_norm=recipe.layer_norm,
+        dropout=recipe.dropout,
     )
 
 

@@ -76,19 +76,24 @@ def make_activation(name: Activation | Literal["linear"], units: int) -> Callabl
 
 
 class BatchNorm(tf.Module):
-    """Batch normalisation (Ioffe and Szegedy, 2015): batch moments in training, moving averages in serving."""
+    """Batch normalisation (Ioffe and Szegedy, 2015): batch moments in training, moving averages in serving.
 
-    def __init__(self, size: int, name: str) -> None:
+    An `idle` one maps everything to itself and learns nothing: a served network has one before its head in any case.
+    """
+
+    def __init__(self, size: int, name: str, *, idle: bool = False) -> None:
         super().__init__(name)
-        self.gamma = tf.Variable(tf.ones((size,)), name="gamma")
-        self.beta = tf.Variable(tf.zeros((size,)), name="beta")
+        self.idle = idle
+        gamma = (1 + NORM_EPSILON) ** 0.5 if idle else 1.0
+        self.gamma = tf.Variable(tf.fill((size,), gamma), trainable=not idle, name="gamma")
+        self.beta = tf.Variable(tf.zeros((size,)), trainable=not idle, name="beta")
         self.mean = tf.Variable(tf.zeros((size,)), trainable=False, name="mean")
         self.variance = tf.Variable(tf.ones((size,)), trainable=False, name="variance")
 
     def __call__(self, x: Tensor, *, training: bool) -> Tensor:
         """Normalise (N, size) over N."""
         mean, variance = self.mean, self.variance
-        if training:
+        if training and not self.idle:
             mean, variance = tf.nn.moments(x, 0)
             self.mean.assign(MOMENTUM * self.mean + (1 - MOMENTUM) * mean)
             self.variance.assign(MOMENTUM * self.variance + (1 - MOMENTUM) * variance)

@@ -121,6 +121,16 @@ def test_normalised_layer_by_hand() -> None:
     np.testing.assert_allclose(dense.norm.mean, [7 * (1 - MOMENTUM), 4 * (1 - MOMENTUM)], atol=1e-6)
 
 
+def test_idle_normalisation_changes_nothing() -> None:
+    """An idle one maps a batch to itself, in training too, has nothing to learn, and its averages stay."""
+    norm, x = BatchNorm(3, "norm", idle=True), np.random.default_rng(1).normal(5, 2, (7, 3)).astype(np.float32)
+    for training in (True, False):
+        np.testing.assert_allclose(norm(x, training=training), x, rtol=1e-6)
+    assert norm.trainable_variables == ()
+    assert (norm.mean.numpy() == 0).all()
+    assert (norm.variance.numpy() == 1).all()
+
+
 def test_dropout_by_hand() -> None:
     """What is not dropped is divided by the share that is kept, so that the mean stays."""
     x = tf.constant(np.arange(1, 40_001, dtype=np.float32))

@@ -20,6 +20,7 @@ N, TIME = 40, 12
 OPTIONS = [
     pytest.param({}, id="default"),
     pytest.param({"layer_norm": True, "dropout": 0.3}, id="normalised-and-dropped"),
+    pytest.param({"input_norm": False, "layer_norm": True, "product": True}, id="normalised-layers-only"),
     pytest.param({"layer_norm": True, "head_activation": "dice", "shared_tables": True}, id="dice"),
     pytest.param({"layer_norm": True, "head_activation": "prelu", "softmax": False}, id="prelu"),
     pytest.param({"item_bias": True, "product": True, "attention_activation": "dice"}, id="item-bias-and-product"),
