@@ -23,12 +23,19 @@ class Checkpoints:
 
     Args:
         folder: made when it is needed.
-        every_s: a state is written when this much time has passed since the last one.
+        every_s: a state is written when this much time has passed since the last one: a shorter training leaves none.
         clock: tells monotonic seconds.
+        begin: called before a state is written.
     """
 
-    def __init__(self, folder: Path | None, every_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.folder, self.every_s, self._clock = folder, every_s, clock
+    def __init__(
+        self,
+        folder: Path | None,
+        every_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        begin: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder, self.every_s, self._clock, self._begin = folder, every_s, clock, begin
         self._manager: Any = None
         self._written = clock()
 
@@ -48,10 +55,19 @@ class Checkpoints:
         return self._manager is not None and self._clock() - self._written >= self.every_s
 
     def save(self) -> None:
-        """Write the state: beside its place, then the file that names the newest one is replaced."""
-        if self._manager is not None:
+        """Write the state: beside its place, then the file that names the newest one is replaced.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        if self._manager is None:
+            return
+        self._begin()
+        try:
             self._manager.save()
-            self._written = self._clock()
+        except tf.errors.OpError as error:  # TensorFlow's own, also for a full disk
+            raise OSError(f"{self.folder}: cannot be written: {str(error.message).splitlines()[0]}") from error
+        self._written = self._clock()
 
 
 class Folder:
@@ -64,6 +80,7 @@ class Folder:
 
     def __init__(self, path: Path | None = None, every_s: float = 60.0) -> None:
         self.path, self.every_s = path, every_s
+        self._told: dict[str, Any] = {}
 
     def open(self, split: Split, recipe: Recipe, *, resume: bool) -> None:
         """Prepare for a run on `split` as `recipe` says, from nothing or from what is there.
@@ -74,26 +91,31 @@ class Folder:
         """
         if self.path is None:
             return
-        told = {"recipe": recipe.model_dump(mode="json"), "data": _digest(split)}
+        self._told = {"recipe": recipe.model_dump(mode="json"), "data": _digest(split)}
         if resume:
             if not (self.path / RUN).exists():
                 raise DataError(f"{self.path}: no training to resume")
             found = json.loads((self.path / RUN).read_text())
-            for name, value in told.items():
+            for name, value in self._told.items():
                 if found.get(name) != value:
                     raise DataError(f"{self.path}: is of another {name}, so it cannot be resumed")
             return
         self.remove()
-        self.path.mkdir(parents=True, exist_ok=True)
-        if any(self.path.iterdir()):
+        if self.path.exists() and any(self.path.iterdir()):
             raise DataError(f"{self.path}: holds something else than checkpoints")
+
+    def _begin(self) -> None:
+        """Make the folder, and say what it is of."""
+        if self.path is None or (self.path / RUN).exists():
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
         aside = self.path / f"{RUN}.aside"
-        aside.write_text(json.dumps(told))
+        aside.write_text(json.dumps(self._told))
         aside.replace(self.path / RUN)
 
     def of(self, name: str) -> Checkpoints:
         """Those of one fit."""
-        return Checkpoints(self.path / name if self.path else None, self.every_s)
+        return Checkpoints(self.path / name if self.path else None, self.every_s, begin=self._begin)
 
     def remove(self) -> None:
         """Delete everything: the run is over. A folder that is of something else stays."""

@@ -145,7 +145,8 @@ class Fit:
         while not state.stopped(self.recipe.patience):
             speed = self._epoch(state, step)
             self._judge(state, judged, speed)
-            self.checkpoints.save()
+            if self.checkpoints.due:
+                self.checkpoints.save()
         _assign(judged.variables, state.best)
         return Fitted(judged, state.best_epoch, state.samples_per_s)
 

@@ -89,12 +89,21 @@ def test_killed_training_goes_on(split: Split, tmp_path: Path) -> None:
     assert resumed.metrics == undisturbed.metrics
 
 
+def keep(folder: Folder) -> None:
+    """Write a state."""
+    checkpoints = folder.of("din")
+    checkpoints.restore(tf.Module())
+    checkpoints.save()
+
+
 def test_what_is_resumed_is_the_same_run(split: Split, tmp_path: Path) -> None:
     """Another recipe, other data, or nothing to resume is refused by name; a new run takes the place of an old one."""
     folder = Folder(tmp_path / "checkpoints")
     with pytest.raises(DataError, match="checkpoints: no training to resume"):
         folder.open(split, RECIPE, resume=True)
     folder.open(split, RECIPE, resume=False)
+    assert not (tmp_path / "checkpoints").exists()
+    keep(folder)
     folder.open(split, RECIPE, resume=True)
     with pytest.raises(DataError, match="is of another recipe, so it cannot be resumed"):
         folder.open(split, Recipe(), resume=True)
@@ -102,6 +111,7 @@ def test_what_is_resumed_is_the_same_run(split: Split, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is of another data, so it cannot be resumed"):
         folder.open(other, RECIPE, resume=True)
     folder.open(other, RECIPE, resume=False)
+    keep(folder)
     folder.open(other, RECIPE, resume=True)
     folder.remove()
     assert not (tmp_path / "checkpoints").exists()
