@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from service.artifact import Architecture
 from service.errors import DataError
@@ -139,8 +140,6 @@ def test_nothing_is_kept_without_a_folder(split: Split) -> None:
 
 def test_checkpoints_are_due_by_the_clock(tmp_path: Path) -> None:
     """A checkpoint is due when its time has passed since the last one."""
-    import tensorflow as tf
-
     now = [0.0]
     checkpoints = Checkpoints(tmp_path, every_s=10, clock=lambda: now[0])
     checkpoints.restore(tf.Module())
