@@ -150,6 +150,11 @@ class Manifest(_Frozen):
     files: dict[str, str] = {}  # relative path: sha256, of every file but the manifest itself
 
     @property
+    def served_files(self) -> dict[str, str]:
+        """`files` without those of the report."""
+        return {name: each for name, each in self.files.items() if not is_reported(name)}
+
+    @property
     def created_s(self) -> float | None:
         """When it was made, in Unix time; None if `created` is something else."""
         try:
@@ -294,10 +299,7 @@ def is_reported(name: str) -> bool:
 def same_model(manifest: Manifest, other: Manifest) -> bool:
     """Whether two manifests are equal but for an evaluation and its report."""
     mine, theirs = (
-        each.model_copy(
-            update={"evaluation": None, "files": {name: s for name, s in each.files.items() if not is_reported(name)}}
-        )
-        for each in (manifest, other)
+        each.model_copy(update={"evaluation": None, "files": each.served_files}) for each in (manifest, other)
     )
     return mine == theirs
 
@@ -308,8 +310,7 @@ def check_files(version: Path, manifest: Manifest) -> None:
     Raises:
         ArtifactError: a file is missing, unlisted or altered.
     """
-    listed = {name: each for name, each in manifest.files.items() if not is_reported(name)}
-    _check_sums(version, listed, lambda: _sums(version, served_paths(version)))
+    _check_sums(version, manifest.served_files, lambda: _sums(version, served_paths(version)))
 
 
 def check_report(version: Path, manifest: Manifest) -> None:

@@ -23,9 +23,7 @@ class Evaluation(BaseModel):
     rows: int = Field(gt=0)
     users: int = Field(gt=0)
     clicks: float = Field(ge=0, le=1)  # share of the rows
-    negatives: int = Field(
-        0, ge=0
-    )  # drawn for each click, so that `clicks` is no real rate; 0: the rows are what happened
+    negatives: int = Field(0, ge=0)  # drawn for each click: `clicks` is no real rate; 0: rows are what happened
     seed: int  # of the data's negatives and of the bootstrap
     level: float = Field(gt=0, lt=1)  # of the intervals
     draws: int = Field(gt=0)  # of the bootstrap

@@ -8,7 +8,7 @@ from service.training import Samples, Split
 
 
 def make_samples(
-    item: Sequence[int],
+    item: Sequence[int] | Sequence[bytes],
     label: Sequence[int],
     *,
     tag: Sequence[int] | None = None,
@@ -28,7 +28,7 @@ def make_samples(
         id_stop=stop,
         tag_start=start,
         tag_stop=stop,
-        target_id=np.array(item, np.int64),
+        target_id=np.array(item, object if isinstance(item[0], bytes) else np.int64),
         target_tag=np.array(zeros if tag is None else tag, np.int64),
         label=np.array(label, np.float32),
         user=np.array(zeros if user is None else user, np.int64),

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from service.batch import Floats
 from service.training import Samples, evaluate
+from service.training.evaluate import number_items
 
 PRIOR_ROWS = 5  # an item counts as if it had been shown so often before, at the mean click rate
 SLAB = 1 << 16  # samples whose histories are laid out at once: 26 MB at a history of 50
@@ -54,7 +55,7 @@ def tag_share(samples: Samples) -> NDArray[np.float64]:
 
 def positives(train: Samples, test: Samples) -> NDArray[np.float64]:
     """How often the item of each row of `test` (N,) is a positive of `train`."""
-    own, other, items = _items(train, test)
+    own, other, items = number_items(train, test)
     return np.bincount(own, train.label, items)[other].astype(np.float64)
 
 
@@ -74,20 +75,14 @@ def _tag_share(samples: Samples, part: slice) -> NDArray[np.float64]:
     return share
 
 
-def _items(train: Samples, test: Samples) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """Items of both numbered from 0, and how many there are."""
-    items, item = np.unique(np.concatenate([train.target_id, test.target_id]), return_inverse=True)
-    return item[: len(train)], item[len(train) :], len(items)
-
-
 def _rows(train: Samples, test: Samples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    own, other, items = _items(train, test)
+    own, other, items = number_items(train, test)
     shown = np.bincount(own, minlength=items).astype(np.float64)
     return shown[own] - 1, shown[other]
 
 
 def _rates(train: Samples, test: Samples) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    own, other, items = _items(train, test)
+    own, other, items = number_items(train, test)
     label = train.label.astype(np.float64)
     prior = PRIOR_ROWS * label.mean()
     shown, clicked = np.bincount(own, minlength=items), np.bincount(own, label, items)

@@ -105,15 +105,20 @@ def ece(label: NDArray[Any], score: NDArray[Any]) -> float:
     return float(np.abs(gap).sum() / len(score))
 
 
+def number_items(train: Samples, test: Samples) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+    """Target items of both numbered from 0, (N,) each, and how many there are."""
+    items, item = np.unique(np.concatenate([train.target_id, test.target_id]), return_inverse=True)
+    return item[: len(train)], item[len(train) :], len(items)
+
+
 def popularity(train: Samples, test: Samples) -> Floats:
     """Probability (N of `test`,) from how often the item is a positive of `train`, the baseline without a user.
 
     A logistic regression of one feature, log(1 + count), fitted on `train` (validation rows included: there is no epoch
     to choose), so it ranks as the count does.
     """
-    items, item = np.unique(np.concatenate([train.target_id, test.target_id]), return_inverse=True)
-    own, other = item[: len(train)], item[len(train) :]
-    count = np.bincount(own, train.label, len(items))  # (items,)
+    own, other, items = number_items(train, test)
+    count = np.bincount(own, train.label, items)  # (items,)
     # A positive is left out of its own count. A test row never counts itself; if train rows did, a count of zero would
     # mean "surely negative" in training and the fit would trust small counts far too much.
     feature = np.log1p(count[own] - train.label)[:, None]  # (N of train, 1)

@@ -246,10 +246,8 @@ def make_step(state: State, task: Task, recipe: Recipe) -> Callable[[Rows, Tenso
 
     The loss is the mean logloss, clicks weighted as the recipe says; what is penalised is added to it for the gradient.
     """
-    din, vocabularies = (
-        state.din,
-        {name: each.replaced(recipe.replace_rate) for name, each in task.train.vocabularies.items()},
-    )
+    din = state.din
+    vocabularies = {name: each.replaced(recipe.replace_rate) for name, each in task.train.vocabularies.items()}
     weights = din.trainable_variables
     kernels = [each for each in weights if each.name.startswith("kernel")]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,36 +41,33 @@ def make_parts(split: Split, features: Features, recipe: Recipe, *, known: bool)
 
     Every part is loaded once, for the vocabularies; of many, one at a time is held, and none is given new negatives.
     """
-    first = split.known if known else split.train
-    loaders = [lambda: first, *split.parts[1:]]
+    first = hash_samples(split.known if known else split.train, features)
+    hashing: list[Part] = [lambda: first, *(partial(_load, load, features) for load in split.parts[1:])]
     sizes, clicks = [], []
 
     def hashed() -> Iterator[Samples]:
-        for load in loaders:
-            samples = hash_samples(load(), features)
+        for load in hashing:
+            samples = load()
             sizes.append(len(samples))
             clicks.append(float(samples.label.sum()))
             yield samples
 
     vocabularies = make_vocabularies(hashed(), features, recipe.min_count, recipe.counted)
-    parts = [_Loader(load, features, vocabularies) for load in loaders]
+    parts = [partial(_load_rows, load, vocabularies) for load in hashing]
     if len(parts) == 1:
         only, redrawn = parts[0](), recipe.resample == "all" or (recipe.resample == "drawn" and split.negatives > 0)
-        redraw = Redraw(_by_user(hash_samples(first, features)), vocabularies) if redrawn else None
+        redraw = Redraw(_by_user(first), vocabularies) if redrawn else None
         return Parts([lambda: only], sizes, sum(clicks), vocabularies, redraw)
     return Parts(parts, sizes, sum(clicks), vocabularies)
 
 
-@dataclass(frozen=True, slots=True)
-class _Loader:
-    """Loads a part as rows of tables."""
+def _load(load: Part, features: Features) -> Samples:
+    return hash_samples(load(), features)
 
-    load: Part
-    features: Features
-    vocabularies: dict[str, Vocabulary]
 
-    def __call__(self) -> Samples:
-        return to_rows(hash_samples(self.load(), self.features), self.vocabularies)
+def _load_rows(load: Part, vocabularies: dict[str, Vocabulary]) -> Samples:
+    """A part as rows of tables."""
+    return to_rows(load(), vocabularies)
 
 
 def _by_user(samples: Samples) -> Samples:

@@ -45,8 +45,7 @@ def _write(folder: Path, report: Report) -> None:
 
 def _seal(version: Path, aside: Path, manifest: Manifest) -> None:
     """Replace the manifest by one with the sums of what now is in `report/`; the model's own sums stay as they are."""
-    served = {name: each for name, each in manifest.files.items() if not artifact.is_reported(name)}
-    files = {**served, **artifact.report_sums(version)}
+    files = {**manifest.served_files, **artifact.report_sums(version)}
     path = aside / artifact.MANIFEST
     with path.open("w") as file:
         file.write(manifest.model_copy(update={"files": files}).model_dump_json(indent=1) + "\n")

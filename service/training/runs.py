@@ -1,9 +1,15 @@
-"""Runs of equal neighbours in sorted arrays: what takes the place of a loop per user."""
+"""Runs of equal neighbours in sorted arrays, and slices of one array: what takes the place of a loop per user."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def covered(start: NDArray[np.int64], stop: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """How many of the slices from `start` to `stop` (exclusive), (N,) each, hold each of `length` places, (length,)."""
+    edges = np.bincount(start, minlength=length + 1) - np.bincount(stop, minlength=length + 1)
+    return np.cumsum(edges[:-1])
 
 
 def runs(*keys: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

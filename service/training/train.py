@@ -20,6 +20,7 @@ from service.training.fit import Fit, Fitted, Task, predict, predict_logits
 from service.training.logs import Logs
 from service.training.parts import Parts, hash_samples, make_parts
 from service.training.recipe import Recipe
+from service.training.runs import covered
 from service.training.served import to_served
 from service.training.vocabulary import to_rows
 
@@ -145,10 +146,7 @@ def known_items(samples: Samples) -> tuple[Ids, Ids]:
 
 def met_ids(samples: Samples) -> Ids:
     """Every id among the targets and in the histories, ascending."""
-    edges = np.zeros(len(samples.event_id) + 1, np.int64)
-    np.add.at(edges, samples.id_start, 1)
-    np.add.at(edges, samples.id_stop, -1)
-    in_history = np.cumsum(edges[:-1]) > 0
+    in_history = covered(samples.id_start, samples.id_stop, len(samples.event_id)) > 0
     return np.unique(np.concatenate([samples.target_id, samples.event_id[in_history]]))
 
 

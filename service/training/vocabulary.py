@@ -18,6 +18,7 @@ from service.training import Samples
 from service.training.din import Inputs, Pair, Rows, pairs_of
 from service.training.layers import Tensor
 from service.training.recipe import Counted
+from service.training.runs import covered
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,10 +143,7 @@ def replace_rows(rows: Inputs, rate: float, seed: Tensor) -> Inputs:
 def _count(
     label: NDArray[np.float32], target: Ids, event: Ids, start: NDArray[np.int64], stop: NDArray[np.int64], buckets: int
 ) -> Counts:
-    edges = np.zeros(len(event) + 1, np.int64)
-    np.add.at(edges, start, 1)
-    np.add.at(edges, stop, -1)
-    histories = np.cumsum(edges[:-1])  # (E,) how many each event stands in
+    histories = covered(start, stop, len(event))  # (E,) how many each event stands in
     return Counts(
         np.bincount(target, minlength=buckets),
         np.rint(np.bincount(event, histories, buckets)).astype(np.int64),

@@ -7,27 +7,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import log_loss, ndcg_score, roc_auc_score
 
 from service.errors import DataError
-from service.training import Samples, data, evaluate
+from service.training import data, evaluate
+from tests.labelled import make_samples
 
 NEXT_ITEM = Path(__file__).parents[2].parent / "shared" / "data" / "next_item_samples.parquet"
 ROW = st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 4))  # user, label, score
-
-
-def _samples(item: list[int] | list[bytes], label: list[int]) -> Samples:
-    nothing = np.zeros(len(item), np.int64)
-    target = np.array(item, object if isinstance(item[0], bytes) else np.int64)
-    return Samples(
-        event_id=nothing,
-        event_tag=nothing,
-        id_start=nothing,
-        id_stop=nothing,
-        tag_start=nothing,
-        tag_stop=nothing,
-        target_id=target,
-        target_tag=nothing,
-        label=np.array(label, np.float32),
-        user=nothing,
-    )
 
 
 def test_quality_by_hand() -> None:
@@ -116,8 +100,8 @@ def test_popularity_ranks_by_count(text: bool) -> None:
     item = [1] * 8 + [2] * 4 + [3] * 2 + [4, 5, 6, 7, 8, 4, 5, 3]
     label = [1] * 14 + [0] * 8
     test = [9, 3, 2, 1]
-    train = _samples([b"%d" % i for i in item] if text else item, label)
-    probability = evaluate.popularity(train, _samples([b"%d" % i for i in test] if text else test, [0] * 4))
+    train = make_samples([b"%d" % i for i in item] if text else item, label)
+    probability = evaluate.popularity(train, make_samples([b"%d" % i for i in test] if text else test, [0] * 4))
     assert probability.dtype == np.float32
     assert (np.diff(probability) > 0).all()
     assert 0 < probability.min() < probability.max() < 1
