@@ -72,7 +72,8 @@ def train(
     # TensorFlow takes seconds to import: what is wrong with the data is said before that.
     from service.training.checkpoints import Folder
     from service.training.export import Origin, export
-    from service.training.train import Keeping, known_items, met_ids
+    from service.training.parts import met_ids
+    from service.training.train import Keeping, known_items
     from service.training.train import train as run
 
     kept = Folder(checkpoints or out / ".checkpoints", checkpoint_s)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import tensorflow as tf
 
 from service.artifact import Activation, Architecture, Feature, Features
+from service.training.blend import Blend
 from service.training.layers import BatchNorm, Mlp, Tensor
 
 FEW_ROWS = 64  # of a table
@@ -161,6 +162,7 @@ class Din(tf.Module):
         architecture: sizes and options.
         seed: of the weights, and of what is dropped in training.
         rows: how many rows the tables of each pair have, those that training met; by default one for every bucket.
+        blends: of the pairs whose rows share a part of their embeddings; their tables hold the rows' own parts.
         input_norm: whether batch normalisation stands before the head, or one that is idle.
         layer_norm: whether it stands before the activations of the head's hidden layers.
         dropout: share of the outputs of the head's hidden layers that is dropped in training.
@@ -172,6 +174,7 @@ class Din(tf.Module):
         architecture: Architecture,
         seed: int,
         rows: Mapping[str, int] | None = None,
+        blends: Mapping[str, Blend] | None = None,
         *,
         input_norm: bool = True,
         layer_norm: bool = False,
@@ -183,10 +186,13 @@ class Din(tf.Module):
         rng = tf.random.Generator.from_seed(seed, alg="philox")
         kinds = by_name(features)
         shapes = {name: (rows[name] if rows else each.buckets, each.dimension) for name, each in kinds.items()}
-        self.tables = {name: _table(shape, rng, f"table_{name}") for name, shape in shapes.items()}
-        self.target_tables = self.tables
+        self.blends = dict(blends or {})
+        between = {name: (each.weights.shape[1], shapes[name][1]) for name, each in self.blends.items()}
+        self.tables, self.knots = _tables(shapes, rng, "table"), _tables(between, rng, "knots")
+        self.target_tables, self.target_knots = self.tables, self.knots
         if not architecture.shared_tables:
-            self.target_tables = {name: _table(shape, rng, f"target_{name}") for name, shape in shapes.items()}
+            self.target_tables = _tables(shapes, rng, "target")
+            self.target_knots = _tables(between, rng, "target_knots")
         self.units = {
             name: AttentionUnit(
                 each.dimension,
@@ -206,12 +212,30 @@ class Din(tf.Module):
         self.item = next(iter(kinds))  # the first pair's values are what the bias is of
         if architecture.item_bias:
             self.bias_id = tf.Variable(tf.zeros(shapes[self.item][:1]), name="bias_id")
+            if self.item in between:
+                self.bias_knots = tf.Variable(tf.zeros(between[self.item][:1]), name="bias_knots")
+
+    def embeddings(self, name: str) -> tuple[Tensor, Tensor]:
+        """Of each row of a pair, (V, D): as a target, and in histories."""
+        blend, own, target = self.blends.get(name), self.tables[name], self.target_tables[name]
+        if blend is None:
+            return target, own
+        blended = blend(own, self.knots[name])
+        return blended if target is own else blend(target, self.target_knots[name]), blended
+
+    def biases(self) -> Tensor:
+        """Of each row of the first pair, (V,), where there are any."""
+        blend = self.blends.get(self.item)
+        if blend is None:
+            return self.bias_id
+        return tf.squeeze(blend(self.bias_id[:, None], self.bias_knots[:, None]), 1)
 
     def pool(self, name: str, pair: Pair, *, training: bool) -> list[Tensor]:
         """What the head reads of one pair, (N, D) each: pooled history, embedded target, perhaps their product."""
         look = look_up if training else tf.gather
-        q = look(self.target_tables[name], pair.target)  # (N, D)
-        k = look(self.tables[name], pair.sequence)  # (N, T, D)
+        targets, entries = self.embeddings(name)
+        q = look(targets, pair.target)  # (N, D)
+        k = look(entries, pair.sequence)  # (N, T, D)
         length = pair.length
         pooled = self.units[name](q, k, length, training=training) if self.units else mean_pool(k, length)
         return [pooled, q, pooled * q] if self.architecture.product else [pooled, q]
@@ -221,8 +245,8 @@ class Din(tf.Module):
         pairs = pairs_of(rows)
         parts = [part for name in by_name(self.features) for part in self.pool(name, pairs[name], training=training)]
         logits = self.head(self.norm(tf.concat(parts, -1), training=training), training=training)
-        return logits + tf.gather(self.bias_id, pairs[self.item].target) if self.architecture.item_bias else logits
+        return logits + tf.gather(self.biases(), pairs[self.item].target) if self.architecture.item_bias else logits
 
 
-def _table(shape: tuple[int, int], rng: tf.random.Generator, name: str) -> tf.Variable:
-    return tf.Variable(rng.uniform(shape, -0.05, 0.05), name=name)
+def _tables(shapes: Mapping[str, tuple[int, int]], rng: tf.random.Generator, name: str) -> dict[str, tf.Variable]:
+    return {key: tf.Variable(rng.uniform(shape, -0.05, 0.05), name=f"{name}_{key}") for key, shape in shapes.items()}

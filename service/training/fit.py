@@ -229,16 +229,21 @@ class Fit:
 
 def make_din(task: Task, recipe: Recipe) -> Din:
     """A network with the weights it starts from."""
-    rows = {name: vocabulary.rows for name, vocabulary in task.train.vocabularies.items()}
-    return Din(
+    vocabularies = task.train.vocabularies
+    din = Din(
         task.features,
         task.architecture,
         recipe.seed,
-        rows,
+        {name: each.embeddings for name, each in vocabularies.items()},
+        {name: each.blend for name, each in vocabularies.items() if each.blend is not None},
         input_norm=recipe.input_norm,
         layer_norm=recipe.layer_norm,
         dropout=recipe.dropout,
     )
+    if task.train.start is not None:
+        for tables in (din.tables, din.target_tables):
+            tables["id"].assign(task.train.start)
+    return din
 
 
 def make_step(state: State, task: Task, recipe: Recipe) -> Callable[[Rows, Tensor, Tensor, Tensor], Tensor]:

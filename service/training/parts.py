@@ -10,11 +10,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from service.artifact import Features
-from service.batch import Ids
-from service.training import Samples, Split
+from service.batch import Floats, Ids
+from service.training import Samples, Split, cooccurrence
+from service.training.blend import places
 from service.training.din import to_bucket
 from service.training.recipe import Recipe
 from service.training.redraw import Redraw
+from service.training.runs import covered
 from service.training.vocabulary import Vocabulary, make_vocabularies, to_rows
 
 Part = Callable[[], Samples]
@@ -29,6 +31,7 @@ class Parts:
     clicks: float  # among all of them
     vocabularies: dict[str, Vocabulary]
     redraw: Redraw | None = None  # gives the only part its negatives for an epoch
+    start: Floats | None = None  # (O, D) embeddings that ids start from; None: by chance
 
     @property
     def rows(self) -> int:
@@ -39,35 +42,63 @@ class Parts:
 def make_parts(split: Split, features: Features, recipe: Recipe, *, known: bool) -> Parts:
     """Those of the train rows, or of train and validation rows together where they are all `known`.
 
-    Every part is loaded once, for the vocabularies; of many, one at a time is held, and none is given new negatives.
+    Every part is loaded once, for the vocabularies; of many, one at a time is held, none is given new negatives, and
+    where embeddings start from clicks, those of the first part tell.
     """
-    first = hash_samples(split.known if known else split.train, features)
-    hashing: list[Part] = [lambda: first, *(partial(_load, load, features) for load in split.parts[1:])]
+    whole = split.known if known else split.train
+    first = hash_samples(whole, features)
+    loads: list[Part] = [lambda: whole, *split.parts[1:]]
     sizes, clicks = [], []
+    met = whole.target_id[:0]
 
     def hashed() -> Iterator[Samples]:
-        for load in hashing:
+        nonlocal met
+        for load in loads:
             samples = load()
             sizes.append(len(samples))
             clicks.append(float(samples.label.sum()))
-            yield samples
+            met = np.union1d(met, met_ids(samples)) if recipe.id_knots else met
+            yield first if samples is whole else hash_samples(samples, features)
 
-    vocabularies = make_vocabularies(hashed(), features, recipe.min_count, recipe.counted)
-    parts = [partial(_load_rows, load, vocabularies) for load in hashing]
-    if len(parts) == 1:
-        only, redrawn = parts[0](), recipe.resample == "all" or (recipe.resample == "drawn" and split.negatives > 0)
-        redraw = Redraw(_by_user(first), vocabularies) if redrawn else None
-        return Parts([lambda: only], sizes, sum(clicks), vocabularies, redraw)
-    return Parts(parts, sizes, sum(clicks), vocabularies)
+    vocabularies = make_vocabularies(
+        hashed(), features, recipe.min_count, recipe.counted, lambda: _id_places(met, features), recipe.id_knots
+    )
+    start = _start(first, vocabularies["id"], recipe) if recipe.id_start == "co-clicks" else None
+    only = len(loads) == 1
+    kept = to_rows(first, vocabularies) if only else None
+    parts = [lambda: kept or to_rows(first, vocabularies)]
+    parts += [partial(_load_rows, load, features, vocabularies) for load in loads[1:]]
+    redraw = Redraw(_by_user(first), vocabularies) if only and _is_redrawn(split, recipe) else None
+    return Parts(parts, sizes, sum(clicks), vocabularies, redraw, start)
 
 
-def _load(load: Part, features: Features) -> Samples:
-    return hash_samples(load(), features)
+def met_ids(samples: Samples) -> Ids:
+    """Every id among the targets and in the histories, ascending."""
+    in_history = covered(samples.id_start, samples.id_stop, len(samples.event_id)) > 0
+    return np.unique(np.concatenate([samples.target_id, samples.event_id[in_history]]))
 
 
-def _load_rows(load: Part, vocabularies: dict[str, Vocabulary]) -> Samples:
+def _id_places(met: Ids, features: Features) -> NDArray[np.float64] | None:
+    """The place of each bucket among the ids met; text has no order that means anything."""
+    if met.dtype == object:
+        return None
+    return places(met, _hash(met, features.id.buckets), features.id.buckets)
+
+
+def _start(samples: Samples, vocabulary: Vocabulary, recipe: Recipe) -> Floats | None:
+    """What the embeddings of ids start from, of hashed samples."""
+    clicked = samples.label > 0
+    item = vocabulary.own(vocabulary.row[samples.target_id[clicked]])
+    return cooccurrence.embed(samples.user[clicked], item, vocabulary.embeddings, recipe.dimension)
+
+
+def _is_redrawn(split: Split, recipe: Recipe) -> bool:
+    return recipe.resample == "all" or (recipe.resample == "drawn" and split.negatives > 0)
+
+
+def _load_rows(load: Part, features: Features, vocabularies: dict[str, Vocabulary]) -> Samples:
     """A part as rows of tables."""
-    return to_rows(load(), vocabularies)
+    return to_rows(hash_samples(load(), features), vocabularies)
 
 
 def _by_user(samples: Samples) -> Samples:

@@ -27,11 +27,12 @@ def to_served(
     served = Din(din.features, din.architecture, seed=0)
     for name, table in served.tables.items():
         row = vocabularies[name].row if vocabularies else slice(None)
-        table.assign(_values(din.tables[name])[row])
+        targets, entries = din.embeddings(name)
+        table.assign(_values(entries)[row])
         if not din.architecture.shared_tables:
-            served.target_tables[name].assign(_values(din.target_tables[name])[row])
+            served.target_tables[name].assign(_values(targets)[row])
         if din.architecture.item_bias and name == din.item:
-            served.bias_id.assign((_values(din.bias_id) * scale)[row])
+            served.bias_id.assign((_values(din.biases()) * scale)[row])
     for name, unit in served.units.items():
         _copy(din.units[name], unit)
     _copy(din.norm, served.norm)
@@ -62,5 +63,5 @@ def _copy(source: Any, target: Any) -> None:
         other.assign(each)
 
 
-def _values(variable: Any) -> NDArray[np.float64]:
-    return np.asarray(variable.numpy(), np.float64)
+def _values(tensor: Any) -> NDArray[np.float64]:
+    return np.asarray(tensor.numpy(), np.float64)

@@ -20,7 +20,6 @@ from service.training.fit import Fit, Fitted, Task, predict, predict_logits
 from service.training.logs import Logs
 from service.training.parts import Parts, hash_samples, make_parts
 from service.training.recipe import Recipe
-from service.training.runs import covered
 from service.training.served import to_served
 from service.training.vocabulary import to_rows
 
@@ -142,12 +141,6 @@ def known_items(samples: Samples) -> tuple[Ids, Ids]:
     """Every id among the targets, ascending, and a tag of each."""
     ids, first = np.unique(samples.target_id, return_index=True)
     return ids, samples.target_tag[first]
-
-
-def met_ids(samples: Samples) -> Ids:
-    """Every id among the targets and in the histories, ascending."""
-    in_history = covered(samples.id_start, samples.id_stop, len(samples.event_id)) > 0
-    return np.unique(np.concatenate([samples.target_id, samples.event_id[in_history]]))
 
 
 def make_features(samples: Samples, recipe: Recipe) -> Features:

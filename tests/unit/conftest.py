@@ -29,6 +29,7 @@ def make_din() -> MakeDin:
         dtype: str = "int64",
         seed: int = 1,
         rows: dict[str, int] | None = None,
+        blends: dict[str, Any] | None = None,
         input_norm: bool = True,
         layer_norm: bool = False,
         dropout: float = 0.0,
@@ -39,7 +40,8 @@ def make_din() -> MakeDin:
             id=Feature.model_validate({"buckets": 512, **kind}), tag=Feature.model_validate({"buckets": 64, **kind})
         )
         architecture = Architecture(**options)
-        din = Din(features, architecture, seed, rows, input_norm=input_norm, layer_norm=layer_norm, dropout=dropout)
+        norms = {"input_norm": input_norm, "layer_norm": layer_norm}
+        din = Din(features, architecture, seed, rows, blends, **norms, dropout=dropout)
         rng = np.random.default_rng(seed)
         for each in din.variables:
             each.assign(each + rng.normal(0, 0.2, each.shape))

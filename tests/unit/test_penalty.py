@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from service.training.blend import make_blend
 from service.training.din import Rows
 from service.training.penalty import penalty
 from service.training.vocabulary import Vocabulary
@@ -55,6 +56,21 @@ def test_penalty_is_the_papers(make_din: MakeDin, options: dict[str, Any]) -> No
     din = make_din(rows=ROWS, dimension=4, **options)
     found = penalty(din, Rows(*map(tf.constant, BATCH)), VOCABULARIES, 0.3)
     assert float(found) == pytest.approx(reference(din, 0.3), rel=1e-5)
+
+
+def test_shared_parts_are_not_penalised(make_din: MakeDin) -> None:
+    """Of blended embeddings their own parts count, once each and as often as training meets whatever has them."""
+    own = np.array([0, 1, 0, 2, 1, 3, 0, 0, 0], np.int32)
+    blend = make_blend(own, np.linspace(0, 1, 9), 2)
+    blended = Vocabulary(np.arange(9, dtype=np.int32), np.array([5, 6, 7, 8]), np.array([1, 2, 3, 4]), blend)
+    din = make_din(rows={"id": 4, "tag": 5}, blends={"id": blend}, dimension=4, shared_tables=True, item_bias=True)
+    vocabularies = {"id": blended, "tag": VOCABULARIES["tag"]}
+    table, bias = din.tables["id"].numpy(), din.bias_id.numpy()
+    expected = sum((table[j] ** 2).sum() / blended.count[j] for j in (1, 2, 3))  # rows 1, 3, 4 and 5
+    expected += sum(bias[j] ** 2 / blended.targets[j] for j in (1, 2))
+    expected += sum((din.tables["tag"].numpy()[j] ** 2).sum() / VOCABULARIES["tag"].count[j] for j in (0, 2, 3))
+    found = penalty(din, Rows(*map(tf.constant, BATCH)), vocabularies, 0.3)
+    assert float(found) == pytest.approx(0.15 * expected, rel=1e-5)
 
 
 def test_penalty_pulls_what_is_met(make_din: MakeDin) -> None:

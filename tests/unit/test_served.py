@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from service import artifact
 from service.artifact import Architecture, Feature
+from service.training.blend import make_blend
 from service.training.din import Din, Pair, Rows
 from service.training.export import Origin, Serving, export
 from service.training.served import to_served
@@ -34,13 +35,13 @@ def make_vocabularies(seed: int = 1) -> dict[str, Vocabulary]:
     for name, buckets in BUCKETS.items():
         known = np.random.default_rng(seed).random(buckets) < 1 / 3
         row = np.where(known, np.cumsum(known), 0).astype(np.int32)
-        made[name] = Vocabulary(row, *(np.ones(int(known.sum()) + 1, np.int64) for _ in range(2)))
+        made[name] = Vocabulary(row, np.ones(row.max() + 1, np.int64), np.ones(row.max() + 1, np.int64))
     return made
 
 
 def make_trained(make_din: MakeDin, vocabularies: dict[str, Vocabulary], **options: Any) -> Any:
     """A network as training leaves it."""
-    return make_din(rows={name: each.rows for name, each in vocabularies.items()}, **options)
+    return make_din(rows={name: each.embeddings for name, each in vocabularies.items()}, **options)
 
 
 def draw_rows(seed: int = 2) -> Rows:
@@ -87,6 +88,29 @@ def test_serving_form_is_the_same_function(
     assert all((each.numpy() == was).all() for each, was in zip(din.variables, before, strict=True))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"item_bias": True, "product": True}, id="separate-tables"),
+        pytest.param({"item_bias": True, "shared_tables": True, "input_norm": False}, id="shared-tables"),
+        pytest.param({"pooling": "mean"}, id="mean"),
+    ],
+)
+def test_blended_embeddings_are_served_as_sums(make_din: MakeDin, options: dict[str, Any]) -> None:
+    """What ids share in training is in each row of the served tables, which are like any other."""
+    vocabularies, rows = make_vocabularies(), draw_rows()
+    count, rng = vocabularies["id"].row.max() + 1, np.random.default_rng(4)
+    own = rng.integers(0, 9, count).astype(np.int32)
+    blend = make_blend(own, np.append(np.nan, rng.random(count - 1)), 5)
+    vocabularies["id"] = Vocabulary(vocabularies["id"].row, np.ones(9, np.int64), np.ones(9, np.int64), blend)
+    din = make_trained(make_din, vocabularies, blends={"id": blend}, **options)
+    served = to_served(din, vocabularies, 0.7, -1.3)
+    expected = 0.7 * din.logits(to_rows(rows, vocabularies)).numpy() - 1.3
+    np.testing.assert_allclose(served.logits(rows), expected, atol=1e-5)
+    assert not served.blends
+    assert np.ptp(expected) > 0.5
+
+
 def test_unmet_bucket_has_the_default_row(make_din: MakeDin) -> None:
     """Every bucket that training never met has the embedding and the bias of row 0."""
     vocabularies = make_vocabularies()
@@ -103,8 +127,8 @@ def test_any_number_of_pairs() -> None:
     names = ("item", "tag", "shop")
     features = {name: Feature(dtype="int64", buckets=20, dimension=3, max_history=9) for name in names}
     row = np.arange(20, dtype=np.int32) % 4
-    vocabularies = {name: Vocabulary(row, *(np.ones(4, np.int64) for _ in range(2))) for name in names}
-    rows = {name: each.rows for name, each in vocabularies.items()}
+    vocabularies = {name: Vocabulary(row, np.ones(4, np.int64), np.ones(4, np.int64)) for name in names}
+    rows = {name: each.embeddings for name, each in vocabularies.items()}
     din = Din(features, Architecture(item_bias=True, product=True), 1, rows, layer_norm=True)
     din.bias_id.assign([1.0, 2.0, 3.0, 4.0])
     rng = np.random.default_rng(1)

@@ -8,10 +8,12 @@ import pytest
 from service.artifact import Feature, Features, Quality
 from service.errors import DataError
 from service.training import Samples, Split, evaluate, fit
+from service.training.cooccurrence import embed
 from service.training.fit import Fit, State, Task, make_step, predict
-from service.training.parts import hash_samples, make_parts
+from service.training.parts import hash_samples, make_parts, met_ids
 from service.training.recipe import Recipe
-from service.training.train import Trained, known_items, make_features, met_ids, train
+from service.training.served import to_served
+from service.training.train import Trained, known_items, make_features, train
 from service.training.vocabulary import to_rows
 
 RECIPE = Recipe(id_buckets=64, tag_buckets=16, dimension=4, max_history=4, epochs=2, batch_rows=64, learning_rate=0.02)
@@ -212,6 +214,61 @@ def test_weight_that_is_no_number(split: Split, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(fit, "make_step", broken)
     with pytest.raises(DataError, match="not finite after epoch 1"):
         Fit(task, RECIPE, "din", QUIET).run()
+
+
+def neighbours(rows: int, seed: int) -> Samples:
+    """Users click what is numbered near their history; there are so many items that each is hardly ever met twice."""
+    rng = np.random.default_rng(seed)
+    age, start, target = rng.random(rows), 2 * np.arange(rows), rng.integers(0, 10**6, rows)
+    events = (np.repeat(age, 2) * 10**6).astype(np.int64)
+    label = (np.abs(age - target / 10**6) < 0.25).astype(np.float32)
+    zero = np.zeros(2 * rows, np.int64)
+    return Samples(
+        events, zero, start, start + 2, start, start + 2, target, zero[:rows], label, rng.integers(0, 9, rows)
+    )
+
+
+@pytest.mark.parametrize(("knots", "auc"), [pytest.param(0, 0.5, id="without"), pytest.param(8, 0.95, id="with")])
+def test_numbers_of_ids_tell_of_items_never_met(knots: int, auc: float) -> None:
+    """With knots a network ranks items that are met once by the number of their id; without, it knows nothing."""
+    learn, choose, report = shared([neighbours(rows, seed) for rows, seed in ((3000, 1), (200, 2), (1000, 3))])
+    split = Split(learn, choose, report, source="drawn")
+    recipe = RECIPE.model_copy(update={"id_buckets": 1 << 20, "min_count": 9, "id_knots": knots, "epochs": 8})
+    task = make_task(split, recipe, product=True)
+    assert task.train.vocabularies["id"].embeddings == 1
+    din = Fit(task, recipe, "din", QUIET).run().din
+    served = to_served(din, task.train.vocabularies)
+    answer = predict(served, hash_samples(split.train, din.features))
+    assert evaluate.quality(learn.label, answer, learn.user).auc == pytest.approx(auc, abs=0.05)
+
+
+def test_embeddings_start_from_clicks(split: Split) -> None:
+    """With co-clicks both tables of ids start from what users clicked together, and no other weight changes."""
+    recipe = RECIPE.model_copy(update={"id_start": "co-clicks"})
+    task = make_task(split, recipe)
+    assert task.train.start is not None
+    told, chance = (fit.make_din(make_task(split, each), each) for each in (recipe, RECIPE))
+    for one, other in zip(told.variables, chance.variables, strict=True):
+        if one.name in {"table_id:0", "target_id:0"}:
+            np.testing.assert_array_equal(one.numpy(), task.train.start)
+        else:
+            np.testing.assert_array_equal(one.numpy(), other.numpy())
+    clicked, ids = split.train.label > 0, hash_samples(split.train, task.features).target_id
+    item = task.train.vocabularies["id"].row[ids[clicked]]
+    np.testing.assert_array_equal(
+        task.train.start, embed(split.train.user[clicked], item, task.train.vocabularies["id"].embeddings, 4)
+    )
+
+
+def test_ids_of_text_share_nothing(split: Split) -> None:
+    """Text has no order: knots leave a model of text as it was."""
+    text = {"event_id": split.train.event_id.astype(str).astype(object)}
+    text["target_id"] = split.train.target_id.astype(str).astype(object)
+    recipe = RECIPE.model_copy(update={"id_knots": 8, "id_start": "co-clicks"})
+    whole = replace(split, train=replace(split.train, **text))
+    parts = make_parts(whole, make_features(whole.train, recipe), recipe, known=False)
+    assert parts.vocabularies["id"].blend is None
+    assert parts.start is not None
 
 
 def test_hashing_keeps_everything_else(split: Split) -> None:

@@ -67,7 +67,39 @@ def test_rare_buckets_share_the_default_row(min_count: int, met: list[int], coun
     expected[met] = np.arange(1, len(met) + 1)
     np.testing.assert_array_equal(vocabulary.row, expected)
     assert vocabulary.row.dtype == np.int32
-    assert (vocabulary.count.tolist(), vocabulary.rows) == (count, len(met) + 1)
+    assert (vocabulary.count.tolist(), vocabulary.embeddings) == (count, len(met) + 1)
+
+
+def test_rare_buckets_have_rows_of_what_is_shared() -> None:
+    """With places, each bucket that is met has a row between its knots; a rare one's own embedding is the default."""
+    place = np.full(10, np.nan)
+    place[[5, 7, 9]] = [0.0, 0.5, 0.75]
+    vocabulary = make_vocabularies([make_samples()], FEATURES, 3, "met", lambda: place, 3)["id"]
+    assert vocabulary.row.tolist() == [0, 0, 0, 0, 0, 1, 0, 2, 0, 3]
+    assert vocabulary.blend is not None
+    assert vocabulary.blend.own.tolist() == [0, 0, 1, 0]
+    np.testing.assert_allclose(vocabulary.blend.weights[1:], np.array([[1, 0, 0], [0, 1, 0], [0, 0.5, 0.5]]))
+    np.testing.assert_allclose(vocabulary.blend.weights[0], [1 / 3, 0.5, 1 / 6], rtol=1e-6)
+    assert (vocabulary.count.tolist(), vocabulary.embeddings) == ([5, 5], 2)
+    assert vocabulary.own(np.array([2, 3, 0, 2])).tolist() == [1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("place", "knots"), [pytest.param(None, 8, id="no-order"), pytest.param(np.zeros(10), 1, id="one-knot")]
+)
+def test_nothing_is_shared(place: Any, knots: int) -> None:
+    """Without an order, and with fewer than two knots, each row has an embedding of its own."""
+    vocabulary = make_vocabularies([make_samples()], FEATURES, 2, "met", lambda: place, knots)["id"]
+    assert vocabulary.blend is None
+    assert vocabulary.own(vocabulary.row).tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0, 2]
+    assert vocabulary.embeddings == 3
+
+
+def test_tags_share_nothing() -> None:
+    """Places are those of ids; tags keep rows of their own."""
+    vocabularies = make_vocabularies([make_samples()], FEATURES, 1, "met", lambda: np.zeros(10), 4)
+    assert vocabularies["id"].blend is not None
+    assert vocabularies["tag"].blend is None
 
 
 def test_parts_add_up() -> None:
@@ -84,7 +116,7 @@ def test_no_samples() -> None:
     """Where training meets nothing there is the default row only."""
     nothing = make_samples().take(np.arange(0))
     vocabulary = make_vocabularies([nothing], FEATURES)["id"]
-    assert (vocabulary.rows, vocabulary.row.tolist()) == (1, [0] * 10)
+    assert (vocabulary.embeddings, vocabulary.row.tolist()) == (1, [0] * 10)
 
 
 def test_samples_in_rows() -> None:

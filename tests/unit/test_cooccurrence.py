@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from service.training.cooccurrence import SCALE, SHRINK, embed
+
+
+def clicks(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Sixty users click items of one half, 1 to 10 or 11 to 20; item 0 stands for rare ones."""
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(60), 8)
+    item = np.where(user % 2, rng.integers(11, 21, len(user)), rng.integers(1, 11, len(user)))
+    return user, np.where(rng.random(len(user)) < 0.1, 0, item).astype(np.int32)
+
+
+def test_items_of_the_same_users_are_near() -> None:
+    """Items that the same users clicked have a larger product than others, each with each."""
+    found = embed(*clicks(), items=21, dimension=4)
+    assert found is not None
+    product = found[1:] @ found[1:].T
+    same = np.kron(np.eye(2), np.ones((10, 10))) > 0
+    assert product[same & ~np.eye(20, dtype=bool)].min() > product[~same].max()
+
+
+def test_factors_are_those_of_the_matrix() -> None:
+    """All factors together give the positive part of co-occurrence over popularity, up to one scale."""
+    user, item = clicks()
+    found = embed(user, item, items=21, dimension=19)
+    assert found is not None
+    matrix = np.zeros((60, 20))
+    matrix[user[item > 0], item[item > 0] - 1] = 1
+    together, count = matrix.T @ matrix, matrix.sum(0)
+    np.fill_diagonal(together, 0)
+    value, vector = np.linalg.eigh(together / np.sqrt(np.outer(count + SHRINK, count + SHRINK)))
+    factors = vector[:, 1:] * np.sqrt(np.maximum(value[1:], 0))  # the smallest of the 20 is left out, and negative
+    np.testing.assert_allclose(found[1:] @ found[1:].T, factors @ factors.T * SCALE**2 / np.mean(factors**2), atol=1e-5)
+
+
+def test_repeats_and_rare_items_add_nothing() -> None:
+    """A user who clicks an item again, and clicks on item 0, change no embedding; that of item 0 is the mean."""
+    user, item = clicks()
+    found, again = embed(user, item, 21, 4), embed(np.tile(user, 2), np.tile(item, 2), 21, 4)
+    kept = item > 0
+    without = embed(user[kept], item[kept], 21, 4)
+    assert found is not None
+    assert again is not None
+    assert without is not None
+    np.testing.assert_array_equal(found, again)
+    np.testing.assert_array_equal(found, without)
+    np.testing.assert_allclose(found[0], found[1:].mean(0), rtol=1e-5)
+
+
+def test_scale_and_size() -> None:
+    """Embeddings have the spread that training starts from; dimensions that there are too few items for are 0."""
+    found = embed(*clicks(), items=21, dimension=32)
+    assert found is not None
+    assert found.shape == (21, 32)
+    assert found.dtype == np.float32
+    assert np.mean(found[1:, :19] ** 2) == pytest.approx(SCALE**2, rel=1e-3)
+    assert not found[:, 19:].any()
+
+
+def test_too_few_clicks() -> None:
+    """Without clicks, or with two items, there is nothing to factorise."""
+    nothing = np.array([], np.int64)
+    assert embed(nothing, nothing.astype(np.int32), 9, 4) is None
+    assert embed(np.array([0, 0]), np.array([0, 0], np.int32), 9, 4) is None
+    assert embed(np.array([0, 0]), np.array([1, 1], np.int32), 2, 4) is None
