@@ -10,13 +10,14 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from service.artifact import Features
-from service.batch import Floats, Ids
-from service.training import Samples, Split, cooccurrence
+from service.batch import Ids
+from service.training import Samples, Split
 from service.training.blend import places
 from service.training.din import to_bucket
 from service.training.recipe import Recipe
 from service.training.redraw import Redraw
 from service.training.runs import covered
+from service.training.start import Start, make_start
 from service.training.vocabulary import Vocabulary, make_vocabularies, to_rows
 
 Part = Callable[[], Samples]
@@ -31,7 +32,7 @@ class Parts:
     clicks: float  # among all of them
     vocabularies: dict[str, Vocabulary]
     redraw: Redraw | None = None  # gives the only part its negatives for an epoch
-    start: Floats | None = None  # (O, D) embeddings that ids start from; None: by chance
+    start: Start | None = None  # of ids; None: by chance
 
     @property
     def rows(self) -> int:
@@ -63,7 +64,7 @@ def make_parts(split: Split, features: Features, recipe: Recipe, *, known: bool)
     vocabularies = make_vocabularies(
         hashed(), features, recipe.min_count, recipe.counted, lambda: _id_places(met, features), recipe.id_knots
     )
-    start = _start(first, vocabularies["id"], recipe) if recipe.id_start == "co-clicks" else None
+    start = _start(first, vocabularies["id"], recipe) if recipe.id_start == "clicks" else None
     only = len(loads) == 1
     kept = to_rows(first, vocabularies) if only else None
     parts = [lambda: kept or to_rows(first, vocabularies)]
@@ -85,11 +86,10 @@ def _id_places(met: Ids, features: Features) -> NDArray[np.float64] | None:
     return places(met, _hash(met, features.id.buckets), features.id.buckets)
 
 
-def _start(samples: Samples, vocabulary: Vocabulary, recipe: Recipe) -> Floats | None:
-    """What the embeddings of ids start from, of hashed samples."""
-    clicked = samples.label > 0
-    item = vocabulary.own(vocabulary.row[samples.target_id[clicked]])
-    return cooccurrence.embed(samples.user[clicked], item, vocabulary.embeddings, recipe.dimension)
+def _start(samples: Samples, vocabulary: Vocabulary, recipe: Recipe) -> Start:
+    """What ids start from, of hashed samples."""
+    item = vocabulary.own(vocabulary.row[samples.target_id])
+    return make_start(samples.user, item, samples.label, vocabulary.embeddings, recipe.dimension)
 
 
 def _is_redrawn(split: Split, recipe: Recipe) -> bool:

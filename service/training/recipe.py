@@ -55,8 +55,8 @@ class Recipe(BaseModel):
     id_knots: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="knots of what ids near each other in number share of their embeddings; 0 or 1: nothing"
     )
-    id_start: Literal["random", "co-clicks"] = Field(
-        "random", description="id embeddings start by chance, or from which ids the same users clicked"
+    id_start: Literal["random", "clicks"] = Field(
+        "random", description="ids start by chance, or from which of them the same users clicked, and how often"
     )
     l2: NotNegative = Field(0.0, description="mini-batch aware L2 of embeddings")
     l2_dense: NotNegative = Field(0.0, description="L2 of the layers' kernels")

@@ -8,11 +8,11 @@ import pytest
 from service.artifact import Feature, Features, Quality
 from service.errors import DataError
 from service.training import Samples, Split, evaluate, fit
-from service.training.cooccurrence import embed
 from service.training.fit import Fit, State, Task, make_step, predict
 from service.training.parts import hash_samples, make_parts, met_ids
 from service.training.recipe import Recipe
 from service.training.served import to_served
+from service.training.start import make_start
 from service.training.train import Trained, known_items, make_features, train
 from service.training.vocabulary import to_rows
 
@@ -242,29 +242,28 @@ def test_numbers_of_ids_tell_of_items_never_met(knots: int, auc: float) -> None:
     assert evaluate.quality(learn.label, answer, learn.user).auc == pytest.approx(auc, abs=0.05)
 
 
-def test_embeddings_start_from_clicks(split: Split) -> None:
-    """With co-clicks both tables of ids start from what users clicked together, and no other weight changes."""
-    recipe = RECIPE.model_copy(update={"id_start": "co-clicks"})
-    task = make_task(split, recipe)
-    assert task.train.start is not None
-    told, chance = (fit.make_din(make_task(split, each), each) for each in (recipe, RECIPE))
+def test_ids_start_from_clicks(split: Split) -> None:
+    """From clicks start both tables of ids and the biases, as the train rows tell, and no other weight."""
+    recipe = RECIPE.model_copy(update={"id_start": "clicks"})
+    tasks = [make_task(split, each, item_bias=True) for each in (recipe, RECIPE)]
+    vocabulary = tasks[0].train.vocabularies["id"]
+    item = vocabulary.row[hash_samples(split.train, tasks[0].features).target_id]
+    expected = make_start(split.train.user, item, split.train.label, vocabulary.embeddings, 4)
+    told, chance = (fit.make_din(task, RECIPE) for task in tasks)
     for one, other in zip(told.variables, chance.variables, strict=True):
         if one.name in {"table_id:0", "target_id:0"}:
-            np.testing.assert_array_equal(one.numpy(), task.train.start)
+            np.testing.assert_array_equal(one.numpy(), expected.embeddings)
+        elif one.name == "bias_id:0":
+            np.testing.assert_array_equal(one.numpy(), expected.bias)
         else:
             np.testing.assert_array_equal(one.numpy(), other.numpy())
-    clicked, ids = split.train.label > 0, hash_samples(split.train, task.features).target_id
-    item = task.train.vocabularies["id"].row[ids[clicked]]
-    np.testing.assert_array_equal(
-        task.train.start, embed(split.train.user[clicked], item, task.train.vocabularies["id"].embeddings, 4)
-    )
 
 
 def test_ids_of_text_share_nothing(split: Split) -> None:
     """Text has no order: knots leave a model of text as it was."""
     text = {"event_id": split.train.event_id.astype(str).astype(object)}
     text["target_id"] = split.train.target_id.astype(str).astype(object)
-    recipe = RECIPE.model_copy(update={"id_knots": 8, "id_start": "co-clicks"})
+    recipe = RECIPE.model_copy(update={"id_knots": 8, "id_start": "clicks"})
     whole = replace(split, train=replace(split.train, **text))
     parts = make_parts(whole, make_features(whole.train, recipe), recipe, known=False)
     assert parts.vocabularies["id"].blend is None

@@ -1,18 +1,43 @@
-"""Where item embeddings may start: items that the same users clicked lie near each other.
+"""Where ids may start: those that the same users clicked near each other, each at the click rate it had.
 
 A factorisation of the items' co-occurrence is what word2vec learns of words (Levy and Goldberg, NeurIPS 2014), and from
 few clicks it is found at once, where gradients of a click at a time take long and learn users by heart meanwhile.
 
-Dimension letters: P clicks, O embeddings, D embedding dimension.
+Dimension letters: N samples, P clicks, O embeddings, D embedding dimension.
 """
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-SHRINK = 5.0  # clicks that every item seems to have besides its own: two clicks of one user are no proof
+SHRINK = 5.0  # clicks added to those of every item: two clicks of one user are no proof
+PRIOR_ROWS = 5.0  # of the mean click rate, added to those of every item
 SCALE = 0.1  # root mean square of what comes out. Validation GAUC .912 from .1, .904 from .3 and .887 from 1
+
+
+class Start(NamedTuple):
+    """What a training starts from where it does not start by chance."""
+
+    embeddings: NDArray[np.float32] | None  # (O, D); None: too few clicks
+    bias: NDArray[np.float32]  # (O,)
+
+
+def make_start(user: NDArray[np.int64], item: NDArray[np.int32], label: NDArray[Any], items: int, dim: int) -> Start:
+    """What samples (N,) of these users and items, clicked or not, tell of O items."""
+    clicked = label > 0
+    return Start(embed(user[clicked], item[clicked], items, dim), bias(item, label, items))
+
+
+def bias(item: NDArray[np.int32], label: NDArray[Any], items: int) -> NDArray[np.float32]:
+    """How far the log-odds of each item (O,) are above those of all, with `PRIOR_ROWS` rows of the mean added."""
+    mean = min(max(float(np.mean(label)), 1e-6), 1 - 1e-6)
+    shown, clicks = np.bincount(item, minlength=items), np.bincount(item, label, items)
+    rate = (clicks + PRIOR_ROWS * mean) / (shown + PRIOR_ROWS)
+    above: NDArray[np.float64] = np.log(rate / (1 - rate)) - np.log(mean / (1 - mean))
+    return above.astype(np.float32)
 
 
 def embed(user: NDArray[np.int64], item: NDArray[np.int32], items: int, dimension: int) -> NDArray[np.float32] | None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.training.cooccurrence import SCALE, SHRINK, embed
+from service.training.start import PRIOR_ROWS, SCALE, SHRINK, bias, embed, make_start
 
 
 def clicks(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -57,6 +57,28 @@ def test_scale_and_size() -> None:
     assert found.dtype == np.float32
     assert np.mean(found[1:, :19] ** 2) == pytest.approx(SCALE**2, rel=1e-3)
     assert not found[:, 19:].any()
+
+
+def test_bias_by_hand() -> None:
+    """An item clicked as often as all has a bias of 0; others that of their rate, drawn to the mean, never infinite."""
+    item, label = np.repeat([0, 1, 2], [4, 4, 2]).astype(np.int32), np.array([1, 1, 0, 0, 1, 1, 1, 1, 0, 0])
+    found = bias(item, label, 4)
+    mean = 0.6
+    rates = [(2 + PRIOR_ROWS * mean) / (4 + PRIOR_ROWS), (4 + PRIOR_ROWS * mean) / (4 + PRIOR_ROWS)]
+    rates += [PRIOR_ROWS * mean / (2 + PRIOR_ROWS), mean]
+    expected = [np.log(rate / (1 - rate)) - np.log(mean / (1 - mean)) for rate in rates]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found.dtype == np.float32
+    assert np.isfinite(bias(item, np.ones(10), 3)).all()
+
+
+def test_only_clicks_place_items() -> None:
+    """Rows that were not clicked move the biases and leave the embeddings."""
+    user, item = clicks()
+    shown = np.repeat(np.array([3], np.int32), 50)
+    start = make_start(np.append(user, np.arange(50)), np.append(item, shown), np.repeat([1, 0], [480, 50]), 21, 4)
+    np.testing.assert_array_equal(start.embeddings, embed(user, item, 21, 4))
+    assert start.bias.argmin() == 3
 
 
 def test_too_few_clicks() -> None:
