@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from service.artifact import DICE_EPSILON, NORM_EPSILON, Architecture
-from service.training.din import AttentionUnit, Din, graph, normalise, to_bucket
+from service.training.din import AttentionUnit, Din, graph, normalise
 from service.training.layers import Dense, Dice, PRelu, Tensor
 
 Embedded: TypeAlias = tuple[Tensor, ...]  # of ids, of tags; of candidates also the items' biases, where there are any
@@ -152,13 +152,17 @@ class Folded:
 
     def embed(self, blocks: Blocks) -> tuple[Embedded, Embedded]:
         """Hash and look up: targets (K, B, D) and perhaps biases (K, B), histories (R, T, D) and (R, U, D)."""
-        features, din = self.din.features, self.din
-        ids, tags = to_bucket(blocks.target_id, features.id.buckets), to_bucket(blocks.target_tag, features.tag.buckets)
+        din = self.din
+        ids, tags = self._row("id", blocks.target_id), self._row("tag", blocks.target_tag)
         q = [tf.gather(din.target_tables["id"], ids), tf.gather(din.target_tables["tag"], tags)]
         if din.architecture.item_bias:
             q.append(tf.gather(din.bias_id, ids))
-        ids, tags = to_bucket(blocks.seq_id, features.id.buckets), to_bucket(blocks.seq_tag, features.tag.buckets)
+        ids, tags = self._row("id", blocks.seq_id), self._row("tag", blocks.seq_tag)
         return tuple(q), (tf.gather(din.tables["id"], ids), tf.gather(din.tables["tag"], tags))
+
+    def _row(self, name: str, values: Tensor) -> Tensor:
+        """The rows of a pair's tables for raw values of any shape."""
+        return self.din.row(name, self.din.bucket(name, values))
 
     def score(self, blocks: Blocks) -> Tensor:
         """Probabilities (K, B) of any number of blocks, chunk by chunk.
