@@ -250,7 +250,7 @@ class Din(tf.Module):
         return tf.squeeze(blend(self.bias_id[:, None], self.bias_knots[:, None]), 1)
 
     def pool(self, name: str, pair: Pair, *, training: bool) -> list[Tensor]:
-        """What the head reads of one pair of rows, (N, D) each: pooled history, embedded target, perhaps their product."""
+        """What the head reads of a pair of rows, (N, D) each: pooled history, embedded target, maybe their product."""
         look = look_up if training else tf.gather
         targets, entries = self.embeddings(name)
         q = look(targets, pair.target)  # (N, D)

@@ -37,7 +37,7 @@ class Network:
 
     def fold(self, dtype: DTypeLike = np.float32) -> Weights:
         """The weights as an engine takes them."""
-        arrays = {**self.arrays, **{f"rows_{name}": each for name, each in self.maps.items()}}
+        arrays: dict[str, Any] = {**self.arrays, **{f"rows_{name}": each for name, each in self.maps.items()}}
         return fold(arrays, self.architecture, tuple(self.tables), dtype)
 
     @property

@@ -105,7 +105,7 @@ def _length(array: Array) -> int:
 
 
 def _problem(role: str, array: Array, shape: Shape, rows: int | None) -> str | None:
-    """What is wrong with a variable, if anything, as the rest of a sentence; `rows` of the tables that it is a map of."""
+    """What is wrong with a variable, if anything, as the rest of a sentence; a map is one of tables with `rows`."""
     dtype = np.dtype(np.float32 if rows is None else np.int32)
     if array.dtype != dtype:
         return f"is {array.dtype}, not {dtype}"
