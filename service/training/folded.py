@@ -153,16 +153,16 @@ class Folded:
     def embed(self, blocks: Blocks) -> tuple[Embedded, Embedded]:
         """Hash and look up: targets (K, B, D) and perhaps biases (K, B), histories (R, T, D) and (R, U, D)."""
         din = self.din
-        ids, tags = self._row("id", blocks.target_id), self._row("tag", blocks.target_tag)
+
+        def row(name: str, values: Tensor) -> Tensor:
+            return din.row(name, din.bucket(name, values))
+
+        ids, tags = row("id", blocks.target_id), row("tag", blocks.target_tag)
         q = [tf.gather(din.target_tables["id"], ids), tf.gather(din.target_tables["tag"], tags)]
         if din.architecture.item_bias:
             q.append(tf.gather(din.bias_id, ids))
-        ids, tags = self._row("id", blocks.seq_id), self._row("tag", blocks.seq_tag)
+        ids, tags = row("id", blocks.seq_id), row("tag", blocks.seq_tag)
         return tuple(q), (tf.gather(din.tables["id"], ids), tf.gather(din.tables["tag"], tags))
-
-    def _row(self, name: str, values: Tensor) -> Tensor:
-        """The rows of a pair's tables for raw values of any shape."""
-        return self.din.row(name, self.din.bucket(name, values))
 
     def score(self, blocks: Blocks) -> Tensor:
         """Probabilities (K, B) of any number of blocks, chunk by chunk.

@@ -15,7 +15,7 @@ from service.batch import Ids
 from service.engine.native import _forward
 from tests.unit import raw
 from tests.unit.raw import EXTREMES, LEVELS, Raw, as_tuples, draw_raw, make_network
-from tests.unit.reference import ACTIVATIONS, Answer, Hashed, Network, draw_arrays, draw_maps, forward, networks
+from tests.unit.reference import ACTIVATIONS, Answer, Hashed, Network, draw_arrays, forward, networks
 
 EXAMPLES = int(os.environ.get("DIN_TEST_EXAMPLES", "60"))
 
@@ -110,47 +110,6 @@ def test_products_and_biases(level: str, dimension: int, product: bool) -> None:
     for (before, _), (after, _) in zip(found, moved, strict=True):
         logits, others = (np.log(each.astype(float) / (1 - each.astype(float))) for each in (before, after))
         np.testing.assert_allclose(others, logits + 1, atol=1e-3)
-
-
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("text", [pytest.param(False, id="numbers"), pytest.param(True, id="text")])
-@pytest.mark.parametrize("tables", [pytest.param(True, id="shared-tables"), pytest.param(False, id="separate-tables")])
-@pytest.mark.parametrize("mapped", [("id",), ("tag",), ("id", "tag")], ids="-".join)
-def test_many_buckets_of_few_rows(level: str, text: bool, tables: bool, mapped: tuple[str, ...]) -> None:
-    """Values are embedded, weighed and biased by the row that a map gives their bucket, with or without history."""
-    maps = {"id": 1 << 20, "tag": 1000}
-    network = make_network(
-        maps={name: maps[name] for name in mapped}, item_bias=True, product=True, shared_tables=tables
-    )
-    rng = np.random.default_rng(1)
-    requests = [draw_raw(rng, lengths, 30, text=text) for lengths in ((60, 40), (0, 0), (0, 9), (9, 0))]
-    for request, answer in zip(requests, raw.run(make_model(network, level), requests), strict=True):
-        raw.check(answer, forward(network, request.hash(network)), network)
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_map_of_every_bucket_to_itself(level: str) -> None:
-    """Where each bucket has the row of its own number, a map changes no bit of an answer."""
-    network = make_network(item_bias=True)
-    maps = {name: np.arange(rows, dtype=np.int32) for name, (rows, _) in network.tables.items()}
-    mapped = Network(network.architecture, network.tables, network.arrays, maps)
-    request = draw_raw(np.random.default_rng(1), (60, 40), 30)
-    answers = [raw.run(make_model(each, level), [request])[0] for each in (network, mapped)]
-    for one, other in zip((answers[0][0], *answers[0][1]), (answers[1][0], *answers[1][1]), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.parametrize("level", LEVELS)
-def test_values_of_one_row(level: str) -> None:
-    """Values in different buckets that have the same row are the same value: equal answers, equal attention."""
-    network = make_network(item_bias=True)
-    maps = draw_maps(np.random.default_rng(1), network.tables, {"id": 1000, "tag": 1000})
-    network.maps.update({name: each % 2 for name, each in maps.items()})
-    request = draw_raw(np.random.default_rng(2), (60, 60), 60)
-    (answer,) = raw.run(make_model(network, level), [request])
-    raw.check(answer, forward(network, request.hash(network)), network)
-    assert [len(np.unique(each)) for each in answer[1]] == [4, 4]  # two rows of targets x two rows of entries
-    assert len(np.unique(answer[0])) == 4
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -15,10 +15,21 @@ pytest.importorskip("service.engine.native._forward", reason="the native engine 
 
 from service.engine.native import _forward
 from tests.unit import raw
-from tests.unit.hostile import ARGUMENTS, EXAMPLES, NESTED, REFUSED, REQUEST, Path, misaligned, paths, place, replaced
+from tests.unit.hostile import (
+    ARGUMENTS,
+    EXAMPLES,
+    MAP,
+    NESTED,
+    REFUSED,
+    REQUEST,
+    Path,
+    misaligned,
+    paths,
+    place,
+    replaced,
+)
 
 PLACES = [path for path in paths(ARGUMENTS) if path]
-MAP = (0, 0, 3)  # the first pair's; the second has none
 TUPLES = [path for path in PLACES if isinstance(place(ARGUMENTS, path), tuple)]
 ARRAYS = [path for path in PLACES if isinstance(place(ARGUMENTS, path), np.ndarray) and place(ARGUMENTS, path).size]
 
@@ -98,55 +109,6 @@ def test_numbers_that_are_none() -> None:
         for value in (np.nan, np.inf, -np.inf, 3e38):
             doctored = _forward.Model(*replaced(ARGUMENTS, path, np.full_like(place(ARGUMENTS, path), value)))
             raw.run(doctored, [REQUEST])
-
-
-@pytest.mark.parametrize("row", [-1, 50, -(2**31), 2**31 - 1])
-@pytest.mark.parametrize("bucket", [0, 35, 69])
-def test_map_that_leaves_its_tables(row: int, bucket: int) -> None:
-    """A map of which one entry is no row of the tables is refused, wherever the entry stands."""
-    rows = place(ARGUMENTS, MAP).copy()
-    rows[bucket] = row
-    with pytest.raises(ValueError, match="rows: none, or one that is not in the tables"):
-        _forward.Model(*replaced(ARGUMENTS, MAP, rows))
-
-
-@pytest.mark.parametrize("table", [pytest.param(0, id="history"), pytest.param(1, id="target")])
-def test_map_of_the_longer_table(table: int) -> None:
-    """Of two tables of different lengths a map stays in the shorter one."""
-    shorter = replaced(ARGUMENTS, (0, 1, table), place(ARGUMENTS, (0, 1, table))[:20].copy())
-    raw.run(_forward.Model(*replaced(shorter, (0, 1, 3), np.array([19, 0], np.int32))), [REQUEST])
-    with pytest.raises(ValueError, match="rows"):
-        _forward.Model(*replaced(shorter, (0, 1, 3), np.array([19, 20], np.int32)))
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        pytest.param(np.zeros(70, np.int64), id="int64"),
-        pytest.param(np.zeros(70, np.uint32), id="uint32"),
-        pytest.param(np.zeros(70, np.float32), id="float32"),
-        pytest.param(np.zeros(70, ">i4"), id="other-byte-order"),
-        pytest.param(np.zeros(0, np.int32), id="empty"),
-        pytest.param(np.zeros((70, 1), np.int32), id="two-axes"),
-        pytest.param(np.zeros((), np.int32), id="no-axis"),
-        pytest.param(np.zeros(140, np.int32)[::2], id="every-second"),
-        pytest.param(np.broadcast_to(np.int32(0), 1 << 40), id="broadcast-terabytes"),
-        pytest.param([0] * 70, id="list"),
-    ],
-)
-def test_map_that_is_none(rows: Any) -> None:
-    """What is not a line of int32 is no map."""
-    with pytest.raises((TypeError, ValueError, BufferError)):
-        _forward.Model(*replaced(ARGUMENTS, MAP, rows))
-
-
-def test_map_is_not_looked_at_again() -> None:
-    """A map that somebody changes after it was checked changes nothing: the model has a copy of its own."""
-    arguments = replaced(ARGUMENTS, MAP, place(ARGUMENTS, MAP).copy())
-    model = _forward.Model(*arguments)
-    before = raw.run_plainly(model, [REQUEST])
-    place(arguments, MAP)[:] = 2**31 - 1
-    np.testing.assert_array_equal(raw.run_plainly(model, [REQUEST]), before)
 
 
 def test_model_is_no_value() -> None:
