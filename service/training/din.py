@@ -3,12 +3,17 @@
 Dimension letters: N rows, T history length, D embedding dimension, H1 units of the attention's first layer. Any number
 of (target, sequence) pairs by name, each with an attention unit of its own; the head reads every pooled history and
 every target. What is served has two pairs, id and tag.
+
+Tables have rows for what training met, where a value may be in any of many more buckets: a network that is served has
+maps from one to the other. In training values are rows already.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from service.artifact import Activation, Architecture, Feature, Features
 from service.training.blend import Blend
@@ -19,7 +24,7 @@ MASKED = -(2.0**32) + 1  # far below any score, and exact in float32: exp of it 
 
 
 class Pair(NamedTuple):
-    """What one pair is computed from, a row per candidate: values hashed to buckets, or rows of a table in training."""
+    """What one pair is computed from, a row per candidate: buckets where the network has a map of them, else rows."""
 
     sequence: Tensor  # (N, T) int
     length: Tensor  # (N,) int32
@@ -162,6 +167,7 @@ class Din(tf.Module):
         architecture: sizes and options.
         seed: of the weights, and of what is dropped in training.
         rows: how many rows the tables of each pair have, those that training met; by default one for every bucket.
+        maps: which row each bucket has, (buckets,), of the pairs that `logits` is given buckets of; others give rows.
         blends: of the pairs whose rows share a part of their embeddings; their tables hold the rows' own parts.
         input_norm: whether batch normalisation stands before the head, or one that is idle.
         layer_norm: whether it stands before the activations of the head's hidden layers.
@@ -176,6 +182,7 @@ class Din(tf.Module):
         rows: Mapping[str, int] | None = None,
         blends: Mapping[str, Blend] | None = None,
         *,
+        maps: Mapping[str, NDArray[np.int32]] | None = None,
         input_norm: bool = True,
         layer_norm: bool = False,
         dropout: float = 0.0,
@@ -186,6 +193,10 @@ class Din(tf.Module):
         rng = tf.random.Generator.from_seed(seed, alg="philox")
         kinds = by_name(features)
         shapes = {name: (rows[name] if rows else each.buckets, each.dimension) for name, each in kinds.items()}
+        self.maps = {
+            name: tf.Variable(each, trainable=False, dtype=tf.int32, name=f"rows_{name}")
+            for name, each in (maps or {}).items()
+        }
         self.blends = dict(blends or {})
         between = {name: (each.weights.shape[1], shapes[name][1]) for name, each in self.blends.items()}
         self.tables, self.knots = _tables(shapes, rng, "table"), _tables(between, rng, "knots")
@@ -215,6 +226,14 @@ class Din(tf.Module):
             if self.item in between:
                 self.bias_knots = tf.Variable(tf.zeros(between[self.item][:1]), name="bias_knots")
 
+    def bucket(self, name: str, values: Tensor) -> Tensor:
+        """The buckets that int64 or string values of a pair fall into, of any shape."""
+        return to_bucket(values, by_name(self.features)[name].buckets)
+
+    def row(self, name: str, values: Tensor) -> Tensor:
+        """The rows of a pair's tables for what `logits` takes of it, of any shape."""
+        return tf.gather(self.maps[name], values) if name in self.maps else values
+
     def embeddings(self, name: str) -> tuple[Tensor, Tensor]:
         """Of each row of a pair, (V, D): as a target, and in histories."""
         blend, own, target = self.blends.get(name), self.tables[name], self.target_tables[name]
@@ -231,7 +250,7 @@ class Din(tf.Module):
         return tf.squeeze(blend(self.bias_id[:, None], self.bias_knots[:, None]), 1)
 
     def pool(self, name: str, pair: Pair, *, training: bool) -> list[Tensor]:
-        """What the head reads of one pair, (N, D) each: pooled history, embedded target, perhaps their product."""
+        """What the head reads of a pair of rows, (N, D) each: pooled history, embedded target, maybe their product."""
         look = look_up if training else tf.gather
         targets, entries = self.embeddings(name)
         q = look(targets, pair.target)  # (N, D)
@@ -241,8 +260,11 @@ class Din(tf.Module):
         return [pooled, q, pooled * q] if self.architecture.product else [pooled, q]
 
     def logits(self, rows: Inputs, *, training: bool = False) -> Tensor:
-        """Log-odds of a click, (N,)."""
-        pairs = pairs_of(rows)
+        """Log-odds of a click, (N,); of buckets in pairs that have a map, of rows in others."""
+        pairs = {
+            name: Pair(self.row(name, each.sequence), each.length, self.row(name, each.target))
+            for name, each in pairs_of(rows).items()
+        }
         parts = [part for name in by_name(self.features) for part in self.pool(name, pairs[name], training=training)]
         logits = self.head(self.norm(tf.concat(parts, -1), training=training), training=training)
         return logits + tf.gather(self.biases(), pairs[self.item].target) if self.architecture.item_bias else logits

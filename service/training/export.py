@@ -3,6 +3,7 @@
 import re
 import shutil
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ from service.artifact import (
 from service.batch import Ids, Sample
 from service.drift import Scores
 from service.seen import make_seen, write_seen
-from service.training.din import Din, Rows, graph, to_bucket
+from service.training.din import Din, Rows, graph
 from service.training.folded import BLOCK, Blocks, Folded
 from service.training.layers import Tensor
 
@@ -130,10 +131,8 @@ class Serving(tf.Module):
         return [float(each) for each in answer["probability"].numpy()]
 
     def _rows(self, **inputs: Tensor) -> dict[str, Tensor]:
-        features = self.din.features
-        buckets = {"id": features.id.buckets, "tag": features.tag.buckets}
         hashed = {
-            name: values if name.endswith("length") else to_bucket(values, buckets[name.rpartition("_")[2]])
+            name: values if name.endswith("length") else self.din.bucket(name.rpartition("_")[2], values)
             for name, values in inputs.items()
         }
         return {"probability": tf.sigmoid(self.din.logits(Rows(**hashed)))}
@@ -217,7 +216,7 @@ def _manifest(din: Din, version: str, known: Known, origin: Origin) -> Manifest:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         features=din.features.model_copy(update={"tag": tag}),
         architecture=din.architecture,
-        variables=variable_keys(din.architecture),
+        variables=variable_keys(din.architecture, din.maps),
         signatures=Signatures(**block),
         training=origin.training,
         metrics=origin.metrics or {},
@@ -232,12 +231,14 @@ def _most_frequent(values: Ids) -> int | str:
     return most
 
 
-def variable_keys(architecture: Architecture) -> dict[str, str]:
-    """Where `Serving` keeps each variable in its checkpoint, by role."""
+def variable_keys(architecture: Architecture, maps: Collection[str] = ()) -> dict[str, str]:
+    """Where `Serving` keeps each variable in its checkpoint, by role; `maps` names the pairs that have a map."""
     targets = "tables" if architecture.shared_tables else "target_tables"
     keys: dict[str, str] = {}
     for name in ("id", "tag"):
         keys |= {f"table_{name}": f"din/tables/{name}", f"target_table_{name}": f"din/{targets}/{name}"}
+        if name in maps:
+            keys[f"rows_{name}"] = f"din/maps/{name}"
         if architecture.pooling == "attention":
             layers, activation = len(architecture.attention_hidden), architecture.attention_activation
             keys |= _mlp_keys(f"attention_{name}", f"din/units/{name}/mlp", layers, activation)

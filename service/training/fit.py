@@ -285,7 +285,7 @@ def make_step(state: State, task: Task, recipe: Recipe) -> Callable[[Rows, Tenso
 
 
 def predict_logits(din: Din, samples: Samples) -> Floats:
-    """Log-odds of a click (N,), in order, of samples whose values are what the tables of `din` have rows for."""
+    """Log-odds of a click (N,), in order, of samples whose values are what `din` takes: rows, or served buckets."""
     sequence, one = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None,), tf.int32)
 
     def logits(rows: Rows) -> Tensor:  # a function of its own: TensorFlow warns of a method that many of its own trace

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from service.artifact import DICE_EPSILON, NORM_EPSILON, Architecture
-from service.training.din import AttentionUnit, Din, graph, normalise, to_bucket
+from service.training.din import AttentionUnit, Din, graph, normalise
 from service.training.layers import Dense, Dice, PRelu, Tensor
 
 Embedded: TypeAlias = tuple[Tensor, ...]  # of ids, of tags; of candidates also the items' biases, where there are any
@@ -152,12 +152,16 @@ class Folded:
 
     def embed(self, blocks: Blocks) -> tuple[Embedded, Embedded]:
         """Hash and look up: targets (K, B, D) and perhaps biases (K, B), histories (R, T, D) and (R, U, D)."""
-        features, din = self.din.features, self.din
-        ids, tags = to_bucket(blocks.target_id, features.id.buckets), to_bucket(blocks.target_tag, features.tag.buckets)
+        din = self.din
+
+        def row(name: str, values: Tensor) -> Tensor:
+            return din.row(name, din.bucket(name, values))
+
+        ids, tags = row("id", blocks.target_id), row("tag", blocks.target_tag)
         q = [tf.gather(din.target_tables["id"], ids), tf.gather(din.target_tables["tag"], tags)]
         if din.architecture.item_bias:
             q.append(tf.gather(din.bias_id, ids))
-        ids, tags = to_bucket(blocks.seq_id, features.id.buckets), to_bucket(blocks.seq_tag, features.tag.buckets)
+        ids, tags = row("id", blocks.seq_id), row("tag", blocks.seq_tag)
         return tuple(q), (tf.gather(din.tables["id"], ids), tf.gather(din.tables["tag"], tags))
 
     def score(self, blocks: Blocks) -> Tensor:

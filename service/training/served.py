@@ -1,4 +1,4 @@
-"""The serving form of a trained network: a table row for every bucket, and nothing that only training needs."""
+"""The serving form of a trained network: it takes buckets, and has nothing that only training needs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,21 +18,24 @@ def to_served(
 ) -> Din:
     """Make a plain network whose log-odds are scale * those of `din` in serving + shift; `din` stays as it is.
 
+    Its tables are as compact as those of `din`, with sums where rows share a part.
+
     Args:
         din: trained, with tables of rows.
         vocabularies: which row each bucket has, by pair; by default tables have a row for every bucket already.
         scale: of the log-odds, from calibration (Platt, 1999).
         shift: the same.
     """
-    served = Din(din.features, din.architecture, seed=0)
-    for name, table in served.tables.items():
-        row = vocabularies[name].row if vocabularies else slice(None)
-        targets, entries = din.embeddings(name)
-        table.assign(_values(entries)[row])
+    embeddings = {name: din.embeddings(name) for name in din.tables}
+    rows = {name: entries.shape[0] for name, (_, entries) in embeddings.items()}
+    maps = {name: each.row for name, each in (vocabularies or {}).items()}
+    served = Din(din.features, din.architecture, 0, rows, maps=maps)
+    for name, (targets, entries) in embeddings.items():
+        served.tables[name].assign(entries)
         if not din.architecture.shared_tables:
-            served.target_tables[name].assign(_values(targets)[row])
-        if din.architecture.item_bias and name == din.item:
-            served.bias_id.assign((_values(din.biases()) * scale)[row])
+            served.target_tables[name].assign(targets)
+    if din.architecture.item_bias:
+        served.bias_id.assign(_values(din.biases()) * scale)
     for name, unit in served.units.items():
         _copy(din.units[name], unit)
     _copy(din.norm, served.norm)

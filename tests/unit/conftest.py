@@ -30,6 +30,7 @@ def make_din() -> MakeDin:
         seed: int = 1,
         rows: dict[str, int] | None = None,
         blends: dict[str, Any] | None = None,
+        maps: dict[str, Any] | None = None,
         input_norm: bool = True,
         layer_norm: bool = False,
         dropout: float = 0.0,
@@ -41,9 +42,11 @@ def make_din() -> MakeDin:
         )
         architecture = Architecture(**options)
         norms = {"input_norm": input_norm, "layer_norm": layer_norm}
-        din = Din(features, architecture, seed, rows, blends, **norms, dropout=dropout)
+        din = Din(features, architecture, seed, rows, blends, maps=maps, **norms, dropout=dropout)
         rng = np.random.default_rng(seed)
         for each in din.variables:
+            if not each.dtype.is_floating:
+                continue  # maps
             each.assign(each + rng.normal(0, 0.2, each.shape))
         for each in din.variables:
             if each.name.startswith("variance"):

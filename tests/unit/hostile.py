@@ -64,5 +64,8 @@ def replaced(value: Any, path: Path, new: object) -> Any:
     return (*value[: path[0]], replaced(value[path[0]], path[1:], new), *value[path[0] + 1 :])
 
 
-ARGUMENTS = as_tuples(make_network(attention_activation="dice", head_activation="prelu", product=True, item_bias=True))
+ARGUMENTS = as_tuples(
+    make_network(attention_activation="dice", head_activation="prelu", product=True, item_bias=True, maps={"id": 70})
+)
+MAP = (0, 0, 3)  # the first pair's; the second has none
 REQUEST = draw_raw(np.random.default_rng(1), (6, 4), 5)

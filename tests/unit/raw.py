@@ -11,7 +11,7 @@ from service.artifact import Architecture
 from service.batch import Floats, Ids
 from service.engine import native
 from service.engine.native import _forward
-from tests.unit.reference import Answer, Hashed, Network, draw_arrays
+from tests.unit.reference import Answer, Hashed, Network, draw_arrays, draw_maps
 
 # Names of the stub only
 Weights: TypeAlias = "tuple[tuple[_forward.Pair, ...], tuple[_forward.Layer, ...], Floats | None, bool]"
@@ -40,7 +40,7 @@ class Raw:
 
     def hash(self, network: Network) -> Hashed:
         """The buckets that the values fall into."""
-        sizes = [buckets for buckets, _ in network.tables.values()]
+        sizes = network.buckets.values()
         return Hashed(
             tuple(map(to_buckets, self.histories, sizes)),
             tuple(map(to_buckets, self.targets, sizes)),
@@ -64,7 +64,8 @@ def as_tuples(network: Network) -> Weights:
     """The arguments of `Model`: of any number of pairs, where NativeEngine has two."""
     weights = network.fold()
     pairs = tuple(
-        (pair.table, pair.target_table, native._unit(pair.unit) if pair.unit else None) for pair in weights.pairs
+        (pair.table, pair.target_table, native._unit(pair.unit) if pair.unit else None, pair.rows)
+        for pair in weights.pairs
     )
     head = tuple(native._layer(layer, layer.kernel) for layer in weights.head)
     return pairs, head, weights.bias, weights.product
@@ -105,11 +106,14 @@ def check(found: Found, expected: Answer, network: Network) -> None:
             np.testing.assert_allclose(each.sum(1, dtype=np.float64), 1, rtol=0, atol=1e-5)
 
 
-def make_network(seed: int = 1, buckets: int = 50, pairs: int = 2, **options: Any) -> Network:
-    """A network of known sizes, none a multiple of a vector's."""
+def make_network(
+    seed: int = 1, buckets: int = 50, pairs: int = 2, maps: dict[str, int] | None = None, **options: Any
+) -> Network:
+    """A network of known sizes, none a multiple of a vector's; `maps` has the buckets of pairs with a random map."""
     architecture = Architecture(**{"attention_hidden": (18, 7), "head_hidden": (19, 5), **options})
     tables = dict([("id", (buckets, 9)), ("tag", (buckets + 3, 6)), ("third", (7, 17))][:pairs])
-    return Network(architecture, tables, draw_arrays(np.random.default_rng(seed), tables, architecture))
+    rng = np.random.default_rng(seed)
+    return Network(architecture, tables, draw_arrays(rng, tables, architecture), draw_maps(rng, tables, maps or {}))
 
 
 def draw_values(rng: np.random.Generator, count: int, few: bool, text: bool) -> Ids:

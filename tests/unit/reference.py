@@ -5,7 +5,7 @@ C candidates, T history length (each pair its own), D embedding dimension.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +18,7 @@ from service.engine.native.weights import Layer, Neurons, Pair, Weights, fold
 
 Doubles: TypeAlias = NDArray[np.float64]
 Buckets: TypeAlias = NDArray[np.int64]
+Maps: TypeAlias = dict[str, NDArray[np.int32]]  # which row each bucket has (buckets,), by pair
 Answer: TypeAlias = tuple[Doubles, tuple[Doubles, ...]]  # probabilities (C,), attention of each pair (C, T)
 
 NAMES = ("id", "tag", "third")
@@ -30,15 +31,26 @@ class Network:
     """An architecture with weights. Every weight is exact in float32, so that no engine starts with an error."""
 
     architecture: Architecture
-    tables: dict[str, tuple[int, int]]  # buckets and D of each pair by name, in the head's order
+    tables: dict[str, tuple[int, int]]  # rows and D of each pair by name, in the head's order
     arrays: dict[str, Doubles]  # by role
+    maps: Maps = field(default_factory=dict)  # of pairs that have one; in others a bucket is a row
 
     def fold(self, dtype: DTypeLike = np.float32) -> Weights:
         """The weights as an engine takes them."""
-        return fold(self.arrays, self.architecture, tuple(self.tables), dtype)
+        arrays: dict[str, Any] = {**self.arrays, **{f"rows_{name}": each for name, each in self.maps.items()}}
+        return fold(arrays, self.architecture, tuple(self.tables), dtype)
+
+    @property
+    def buckets(self) -> dict[str, int]:
+        """How many each pair has."""
+        return {name: len(self.maps[name]) if name in self.maps else rows for name, (rows, _) in self.tables.items()}
+
+    def row(self, name: str, bucket: Buckets) -> Any:
+        """The rows of a pair's tables that buckets have."""
+        return self.maps[name][bucket] if name in self.maps else bucket
 
     def __repr__(self) -> str:
-        return f"Network({self.tables}, {self.architecture})"
+        return f"Network({self.tables}, {self.architecture}, maps of {sorted(self.maps)})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +68,8 @@ def forward(network: Network, request: Hashed) -> Answer:
     """Probabilities and attention, layer by layer, with nothing folded."""
     parts, attentions = [], []
     for name, history, target in zip(network.tables, request.histories, request.targets, strict=True):
-        q = network.arrays[f"target_table_{name}"][target]  # (C, D)
-        k = network.arrays[f"table_{name}"][history]  # (T, D)
+        q = network.arrays[f"target_table_{name}"][network.row(name, target)]  # (C, D)
+        k = network.arrays[f"table_{name}"][network.row(name, history)]  # (T, D)
         weights = _attention(network, f"attention_{name}", q, k)  # (C, T)
         attentions.append(weights)
         parts += _parts(weights @ k, q, product=network.architecture.product)
@@ -67,7 +79,7 @@ def forward(network: Network, request: Hashed) -> Answer:
     architecture = network.architecture
     logits = _mlp(network.arrays, "head", x, len(architecture.head_hidden), architecture.head_activation)
     if architecture.item_bias:
-        logits = logits + network.arrays["item_bias"][request.targets[0]]
+        logits = logits + network.arrays["item_bias"][network.row(next(iter(network.tables)), request.targets[0])]
     return sigmoid(logits), tuple(attentions)
 
 
@@ -75,16 +87,20 @@ def forward_folded(weights: Weights, request: Hashed) -> Answer:
     """The same from folded weights, in whatever precision they have."""
     parts, attentions = [], []
     for pair, history, target in zip(weights.pairs, request.histories, request.targets, strict=True):
-        q, k = pair.target_table[target], pair.table[history]  # (C, D), (T, D)
+        q, k = pair.target_table[_row(pair, target)], pair.table[_row(pair, history)]  # (C, D), (T, D)
         attentions.append(_folded_attention(pair, q, k))
         parts += _parts(attentions[-1] @ k, q, product=weights.product)
-    bias = 0 if weights.bias is None else weights.bias[request.targets[0]]
+    bias = 0 if weights.bias is None else weights.bias[_row(weights.pairs[0], request.targets[0])]
     return sigmoid(_folded_mlp(weights.head, np.concatenate(parts, 1)) + bias), tuple(attentions)
 
 
 def sigmoid(x: Any) -> Any:
     """1 / (1 + exp(-x)) of any x without overflow."""
     return np.exp(-np.logaddexp(0, -x))
+
+
+def _row(pair: Pair, bucket: Buckets) -> Any:
+    return bucket if pair.rows is None else pair.rows[bucket]
 
 
 def _parts(pooled: Any, q: Any, *, product: bool) -> list[Any]:
@@ -181,9 +197,14 @@ def draw_arrays(
     return arrays
 
 
+def draw_maps(rng: np.random.Generator, tables: Mapping[str, tuple[int, int]], buckets: Mapping[str, int]) -> Maps:
+    """A random map for each pair that `buckets` names; many buckets may have one row, and a row none."""
+    return {name: rng.integers(0, tables[name][0], count).astype(np.int32) for name, count in buckets.items()}
+
+
 def draw_request(rng: np.random.Generator, network: Network, histories: Sequence[int], candidates: int) -> Hashed:
     """A request with histories of the given lengths."""
-    buckets = [size for size, _ in network.tables.values()]
+    buckets = list(network.buckets.values())
     return Hashed(
         tuple(rng.integers(0, size, length) for size, length in zip(buckets, histories, strict=True)),
         tuple(rng.integers(0, size, candidates) for size in buckets),
@@ -210,13 +231,14 @@ ARCHITECTURES = st.builds(
 
 @st.composite
 def networks(draw: st.DrawFn, pairs: st.SearchStrategy[int] | None = None, most_dimension: int = 40) -> Network:
-    """Networks of any architecture; by default of 1 to 3 pairs."""
+    """Networks of any architecture; by default of 1 to 3 pairs, with a map or without."""
     architecture = draw(ARCHITECTURES)
     count = draw(st.integers(1, len(NAMES)) if pairs is None else pairs)
     sizes = [(draw(st.integers(1, 100)), draw(st.integers(1, most_dimension))) for _ in range(count)]
     tables = dict(zip(NAMES, sizes, strict=False))
+    mapped = {name: draw(st.integers(1, 300)) for name in tables if draw(st.booleans())}
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    return Network(architecture, tables, draw_arrays(rng, tables, architecture))
+    return Network(architecture, tables, draw_arrays(rng, tables, architecture), draw_maps(rng, tables, mapped))
 
 
 @st.composite

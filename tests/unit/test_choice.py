@@ -26,6 +26,7 @@ MakeDin: TypeAlias = Callable[..., Any]
 
 COMMITTED = Path(__file__).parents[2] / "model_artifacts" / "din" / "1"
 KNOWN = np.arange(40), np.arange(40) % 7
+MAPS = {"id": np.arange(512, dtype=np.int32) % 30, "tag": np.arange(64, dtype=np.int32) % 9}
 TEXT = tuple(np.array([f"{name} é{i}".encode() for i in range(20)], object) for name in ("item", "tag"))
 
 
@@ -121,6 +122,15 @@ def test_infinite_weights(exported: Path, tmp_path: Path) -> None:
     """The native engine leaves a checkpoint with an infinite value alone."""
     version = doctored(exported, "table_id", np.inf, tmp_path)
     assert "(table_id) holds NaN or infinity" in fall_back(version, artifact.read_manifest(version))
+
+
+@pytest.mark.parametrize("row", [-1, 30])
+def test_map_that_leaves_its_tables(make_din: MakeDin, tmp_path: Path, row: int) -> None:
+    """The native engine leaves a checkpoint alone of which a map names a row that no table has."""
+    exported = export(make_din(maps={"id": MAPS["id"]}, rows={"id": 30, "tag": 64}), tmp_path, KNOWN, Origin())
+    version = doctored(exported, "rows_id", row, tmp_path / "doctored")
+    reason = f"(rows_id) holds {row}, which is no row of tables of 30"
+    assert reason in fall_back(version, artifact.read_manifest(version))
 
 
 @pytest.mark.parametrize("chosen", ["auto", "native", "tensorflow"])
@@ -223,6 +233,12 @@ def test_wrong_network_is_not_native(exported: Path, manifest: Manifest) -> None
         ),
         pytest.param({"pooling": "mean", "head_hidden": ()}, KNOWN, id="mean-pooling-no-head"),
         pytest.param({"product": True, "item_bias": True, "dimension": 5}, KNOWN, id="product-item-bias"),
+        pytest.param({"maps": MAPS, "rows": {"id": 30, "tag": 9}, "item_bias": True}, KNOWN, id="maps"),
+        pytest.param(
+            {"maps": {"id": MAPS["id"]}, "rows": {"id": 30, "tag": 64}, "dtype": "string", "shared_tables": True},
+            TEXT,
+            id="text-map-of-ids-shared-tables",
+        ),
     ],
 )
 def test_every_architecture_is_served(

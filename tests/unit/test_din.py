@@ -270,6 +270,25 @@ def test_tables_of_rows(make_din: MakeDin) -> None:
     assert (compact.bias_id.shape, full.bias_id.shape) == ((30,), (512,))
 
 
+@pytest.mark.parametrize("mapped", [("id",), ("tag",), ("id", "tag")], ids="-".join)
+@pytest.mark.parametrize("shared", [pytest.param(True, id="shared-tables"), pytest.param(False, id="separate-tables")])
+def test_map_gives_buckets_their_rows(make_din: MakeDin, mapped: tuple[str, ...], shared: bool) -> None:
+    """With a map a pair is given by bucket; log-odds and biases are those of the rows that its buckets have."""
+    count, rng, rows = {"id": 30, "tag": 9}, np.random.default_rng(3), draw_rows(6)
+    maps = {"id": rng.integers(0, 30, 512).astype(np.int32), "tag": rng.integers(0, 9, 64).astype(np.int32)}
+    options = {"rows": count, "item_bias": True, "product": True, "shared_tables": shared}
+    din = make_din(maps={name: maps[name] for name in mapped}, **options)
+    by_row = {
+        name: pair._replace(sequence=maps[name][pair.sequence], target=maps[name][pair.target])
+        for name, pair in rows.pairs.items()
+    }
+    given = {name: rows.pairs[name] if name in mapped else by_row[name] for name in by_row}
+    for n, logit in enumerate(din.logits(given).numpy()):
+        assert logit == pytest.approx(reference_network(din, cut_row(by_row, n)), abs=5e-6)
+    assert [tuple(din.tables[name].shape) for name in count] == [(30, 8), (9, 8)]
+    assert not any(each.dtype == tf.int32 for each in din.trainable_variables)
+
+
 def test_rows_and_their_pairs() -> None:
     """Rows are their pairs and back."""
     rows = draw_rows(1)

@@ -22,6 +22,7 @@ from service.training.folded import BLOCK
 MakeDin: TypeAlias = Callable[..., Any]
 
 KNOWN = np.arange(40), np.arange(40) % 7
+MAPS = {"id": np.arange(512, dtype=np.int32) % 30, "tag": np.arange(64, dtype=np.int32) % 9}
 GOLDEN_LENGTHS = {  # ids, tags, candidates of each golden request
     "empty history": (0, 0, 10),
     "one item of history": (1, 1, 10),
@@ -203,6 +204,8 @@ def test_manifest_says_what_was_exported(exported: Path, din: Any) -> None:
         pytest.param({"pooling": "mean"}, id="mean-pooling"),
         pytest.param({"attention_activation": "dice", "head_activation": "prelu"}, id="dice-and-prelu"),
         pytest.param({"attention_hidden": (3, 4, 5), "head_hidden": ()}, id="other-depths"),
+        pytest.param({"maps": MAPS, "rows": {"id": 30, "tag": 9}, "item_bias": True}, id="maps"),
+        pytest.param({"maps": {"tag": MAPS["tag"]}, "rows": {"id": 512, "tag": 9}}, id="map-of-tags"),
     ],
 )
 def test_variables_are_recorded(make_din: MakeDin, tmp_path: Path, options: dict[str, Any]) -> None:
@@ -210,7 +213,7 @@ def test_variables_are_recorded(make_din: MakeDin, tmp_path: Path, options: dict
     din = make_din(**options)
     exporting.Serving(din).save(tmp_path)
     stored = {name for name, _ in tf.train.list_variables(str(tmp_path / "variables" / "variables"))}
-    keys = exporting.variable_keys(din.architecture)
+    keys = exporting.variable_keys(din.architecture, din.maps)
     suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
     assert {f"{key}{suffix}" for key in keys.values()} == stored - {"_CHECKPOINTABLE_OBJECT_GRAPH"}
 
@@ -238,6 +241,16 @@ def test_activations_survive_the_disk(make_din: MakeDin, tmp_path: Path, attenti
         for name in ("score", "explain"):
             blocks = loaded.signatures[name](**as_blocks(sample, 40))["probability"].numpy()
             np.testing.assert_allclose(blocks.ravel()[:40], expected, atol=1e-6, rtol=0)
+
+
+def test_manifest_names_maps(fake: type[FakeServing], make_din: MakeDin, tmp_path: Path) -> None:
+    """A manifest has the roles of the maps that there are, and none where a bucket is a row."""
+    mapped = make_din(maps={"id": MAPS["id"]}, rows={"id": 30, "tag": 64})
+    roles = []
+    for din in (mapped, make_din()):
+        variables = artifact.read_manifest(export(din, tmp_path, KNOWN, Origin())).variables or {}
+        roles.append({role: key for role, key in variables.items() if role.startswith("rows_")})
+    assert roles == [{"rows_id": "din/maps/id"}, {}]
 
 
 def test_altered_file_is_noticed(fake: type[FakeServing], din: Any, tmp_path: Path) -> None:
@@ -304,8 +317,11 @@ def test_failed_export_leaves_nothing(
     artifact.check_files(before, artifact.read_manifest(before))
 
 
-def test_stock_client_is_answered(exported: Path) -> None:
+@pytest.mark.parametrize("mapped", [pytest.param(False, id="buckets"), pytest.param(True, id="maps")])
+def test_stock_client_is_answered(exported: Path, make_din: MakeDin, tmp_path: Path, mapped: bool) -> None:
     """A process with TensorFlow and none of our code gets the golden answers from `serving_default`."""
+    if mapped:
+        exported = export(make_din(maps=MAPS, rows={"id": 30, "tag": 9}), tmp_path, KNOWN, Origin())
     done = subprocess.run(
         [sys.executable, "-c", STOCK_CLIENT, str(exported)], capture_output=True, text=True, check=False
     )

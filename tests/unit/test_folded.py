@@ -14,6 +14,9 @@ from service.training.folded import CHUNK_BLOCKS, Blocks, Folded, rungs
 
 MakeDin: TypeAlias = Callable[..., Any]
 
+MAPS = {
+    name: (np.arange(buckets) * 7 % rows).astype(np.int32) for name, buckets, rows in (("id", 512, 30), ("tag", 64, 9))
+}
 BLOCK = 3
 LONGEST = 20
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -26,6 +29,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "sigmoid-and-prelu": {"attention_activation": "sigmoid", "head_activation": "prelu"},
     "prelu-and-dice": {"attention_activation": "prelu", "head_activation": "dice", "attention_hidden": (9, 7, 5)},
     "product-and-item-bias": {"product": True, "item_bias": True},
+    "maps": {"maps": MAPS, "rows": {"id": 30, "tag": 9}, "item_bias": True},
+    "map-of-ids": {"maps": {"id": MAPS["id"]}, "rows": {"id": 30, "tag": 64}, "shared_tables": True},
     "dice-and-sigmoid": {"attention_activation": "dice", "head_activation": "sigmoid", "softmax": False},
 }
 SHAPES = st.fixed_dictionaries(

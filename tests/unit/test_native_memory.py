@@ -58,17 +58,17 @@ def test_text_is_released_after_a_bad_one(model: _forward.Model) -> None:
 
 
 def test_tables_live_as_long_as_their_model() -> None:
-    """A model shares the tables and biases it was given, and lets go of them when it goes."""
-    arguments = as_tuples(make_network(item_bias=True))
+    """A model shares the tables and biases it was given, and lets go of them when it goes; all else it has copied."""
+    arguments = as_tuples(make_network(item_bias=True, maps={"id": 70}))
     tables = [weakref.ref(table) for pair in arguments[0] for table in pair[:2]]
     assert arguments[2] is not None
     tables.append(weakref.ref(arguments[2]))
-    kernel = weakref.ref(arguments[1][0][0])
+    kernel, rows = weakref.ref(arguments[1][0][0]), weakref.ref(arguments[0][0][3])
     made = _forward.Model(*arguments)
     del arguments
     gc.collect()
     assert all(each() is not None for each in tables)
-    assert kernel() is None
+    assert (kernel(), rows()) == (None, None)
     raw.run_plainly(made, [REQUEST])
     del made
     gc.collect()
@@ -77,7 +77,7 @@ def test_tables_live_as_long_as_their_model() -> None:
 
 def test_refused_model_keeps_nothing() -> None:
     """A network refused for its last layer lets go of its tables and biases."""
-    arguments = as_tuples(make_network(item_bias=True))
+    arguments = as_tuples(make_network(item_bias=True, maps={"tag": 70}))
     tables = [weakref.ref(table) for pair in arguments[0] for table in pair[:2]]
     assert arguments[2] is not None
     tables.append(weakref.ref(arguments[2]))

@@ -8,7 +8,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "service" / "engine" / "native" / "forward.c"
-TESTS = ("test_native.py", "test_native_calls.py", "test_native_models.py", "test_native_memory.py")
+TESTS = (
+    "test_native.py",
+    "test_native_calls.py",
+    "test_native_models.py",
+    "test_native_maps.py",
+    "test_native_memory.py",
+)
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g")
 # What is neither written nor zeroed is NaN, and shows in answers. Python keeps freed objects in pools of its own, where
 # reading them is no error, unless it is told not to.

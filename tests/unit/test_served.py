@@ -7,9 +7,11 @@ import pytest
 import tensorflow as tf
 
 from service import artifact
-from service.artifact import Architecture, Feature
+from service.artifact import Architecture, Feature, Features
+from service.engine import native, tensorflow
+from service.loading import Loader, open_version
 from service.training.blend import make_blend
-from service.training.din import Din, Pair, Rows
+from service.training.din import Din, Pair, Rows, to_bucket
 from service.training.export import Origin, Serving, export
 from service.training.served import to_served
 from service.training.vocabulary import Vocabulary
@@ -81,7 +83,9 @@ def test_serving_form_is_the_same_function(
     expected = scale * din.logits(to_rows(rows, vocabularies)).numpy() + shift
     np.testing.assert_allclose(served.logits(rows), expected, atol=1e-5)
     np.testing.assert_array_equal(served.logits(rows, training=False), served.logits(rows))
-    assert [served.tables[name].shape[0] for name in ("id", "tag")] == [512, 64]
+    for name, each in vocabularies.items():
+        assert served.tables[name].shape[0] == served.target_tables[name].shape[0] == each.embeddings
+        np.testing.assert_array_equal(served.maps[name], each.row)
     assert all(layer.norm is None for layer in served.head.layers)
     assert served.head.dropout == 0
     assert served.architecture == din.architecture
@@ -97,7 +101,7 @@ def test_serving_form_is_the_same_function(
     ],
 )
 def test_blended_embeddings_are_served_as_sums(make_din: MakeDin, options: dict[str, Any]) -> None:
-    """What ids share in training is in each row of the served tables, which are like any other."""
+    """What ids share in training is in each row of the served tables, of which there is one for each bucket met."""
     vocabularies, rows = make_vocabularies(), draw_rows()
     count, rng = vocabularies["id"].row.max() + 1, np.random.default_rng(4)
     own = rng.integers(0, 9, count).astype(np.int32)
@@ -108,6 +112,7 @@ def test_blended_embeddings_are_served_as_sums(make_din: MakeDin, options: dict[
     expected = 0.7 * din.logits(to_rows(rows, vocabularies)).numpy() - 1.3
     np.testing.assert_allclose(served.logits(rows), expected, atol=1e-5)
     assert not served.blends
+    assert served.tables["id"].shape[0] == count
     assert np.ptp(expected) > 0.5
 
 
@@ -116,7 +121,8 @@ def test_unmet_bucket_has_the_default_row(make_din: MakeDin) -> None:
     vocabularies = make_vocabularies()
     din = make_trained(make_din, vocabularies, item_bias=True)
     served = to_served(din, vocabularies)
-    unmet = vocabularies["id"].row == 0
+    unmet = served.maps["id"].numpy()[vocabularies["id"].row == 0]
+    assert len(unmet) > 0
     for table, trained in ((served.tables, din.tables), (served.target_tables, din.target_tables)):
         assert (table["id"].numpy()[unmet] == trained["id"].numpy()[0]).all()
     assert (served.bias_id.numpy()[unmet] == din.bias_id.numpy()[0]).all()
@@ -141,9 +147,33 @@ def test_any_number_of_pairs() -> None:
 
 
 def test_tables_of_buckets_are_copied(make_din: MakeDin) -> None:
-    """Without vocabularies tables have a row for each bucket already."""
+    """Without vocabularies tables have a row for each bucket already, and there is no map."""
     din, rows = make_din(layer_norm=True), draw_rows()
-    np.testing.assert_allclose(to_served(din).logits(rows), din.logits(rows), atol=1e-5)
+    served = to_served(din)
+    np.testing.assert_allclose(served.logits(rows), din.logits(rows), atol=1e-5)
+    assert not served.maps
+
+
+def test_a_million_buckets_take_a_map(make_din: MakeDin, tmp_path: Path) -> None:
+    """With 2^20 buckets a version of a hundred items takes 4 MB, and each item that has its own bucket its own row."""
+    kind = {"dtype": "int64", "dimension": 32, "max_history": 9}
+    features = Features(
+        id=Feature.model_validate({"buckets": 1 << 20, **kind}), tag=Feature.model_validate({"buckets": 64, **kind})
+    )
+    items, tag = np.arange(100), make_vocabularies()["tag"]
+    bucket = to_bucket(tf.constant(items), 1 << 20).numpy()
+    row = np.zeros(1 << 20, np.int32)
+    row[bucket] = 1 + items
+    id_ = Vocabulary(row, np.ones(101, np.int64), np.ones(101, np.int64))
+    vocabularies = {"id": id_, "tag": tag}
+    rows = {name: each.embeddings for name, each in vocabularies.items()}
+    served = to_served(Din(features, Architecture(item_bias=True), 1, rows), vocabularies)
+    version = export(served, tmp_path, (items, items % 7), Origin())
+    assert sum(path.stat().st_size for path in version.rglob("*") if path.is_file()) < 6_000_000
+    assert sorted(served.row("id", served.bucket("id", tf.constant(items))).numpy()) == list(range(1, 101))
+    loaders: list[Loader] = [tensorflow.load] if native.PROBLEM else [tensorflow.load, native.load]
+    for load in loaders:
+        open_version(version, load).engine.close()
 
 
 @pytest.mark.parametrize("options", OPTIONS[1:5])

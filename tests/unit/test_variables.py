@@ -19,6 +19,7 @@ MakeDin: TypeAlias = Callable[..., Any]
 
 COMMITTED = Path(__file__).parents[2] / "model_artifacts" / "din" / "1"
 TABLES = {"id": (20, 4), "tag": (9, 3)}
+MAPS = {"id": np.arange(512, dtype=np.int32) % 30, "tag": np.arange(64, dtype=np.int32) % 9}
 ARCHITECTURE = Architecture(attention_hidden=(6,), head_hidden=(5,), head_activation="dice")
 SMALL = Manifest(
     version="1",
@@ -32,6 +33,10 @@ SMALL = Manifest(
     architecture=ARCHITECTURE,
     variables={role: f"any/{role}" for role in shapes(TABLES, ARCHITECTURE)},
 )
+
+
+ROWS = np.array([5, 0, 6, 1, 0] * 4, np.int32)  # of the 20 buckets of ids in tables of 7
+MAPPED = SMALL.model_copy(update={"variables": {**(SMALL.variables or {}), "rows_id": "any/rows_id"}})
 
 
 def as_floats(values: Any) -> Any:
@@ -74,10 +79,12 @@ def check_golden(version: Path, tolerance: float) -> None:
     assert manifest.architecture is not None
     assert manifest.variables is not None
     reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
-    arrays = {role: reader.get_tensor(key + SUFFIX).astype(float) for role, key in manifest.variables.items()}
-    features = {"id": manifest.features.id, "tag": manifest.features.tag}
-    tables = {name: (each.buckets, each.dimension) for name, each in features.items()}
-    network, weights = Network(manifest.architecture, tables, arrays), read_weights(version, manifest)
+    arrays = {role: reader.get_tensor(key + SUFFIX) for role, key in manifest.variables.items()}
+    maps = {name: arrays.pop(f"rows_{name}") for name in ("id", "tag") if f"rows_{name}" in arrays}
+    arrays = {role: each.astype(float) for role, each in arrays.items()}
+    tables = {name: arrays[f"table_{name}"].shape for name in ("id", "tag")}
+    network, weights = Network(manifest.architecture, tables, arrays, maps), read_weights(version, manifest)
+    assert network.buckets == {"id": manifest.features.id.buckets, "tag": manifest.features.tag.buckets}
     for request in artifact.read_golden(version).requests:
         hashed = hash_request(manifest, request)
         for answer in (forward(network, hashed), forward_folded(weights, hashed)):
@@ -100,6 +107,10 @@ def test_committed_version_is_read() -> None:
         pytest.param(
             {"attention_activation": "dice", "head_activation": "dice", "attention_hidden": (9, 7, 5)}, id="dice"
         ),
+        pytest.param({"maps": MAPS, "rows": {"id": 30, "tag": 9}, "item_bias": True}, id="maps"),
+        pytest.param(
+            {"maps": {"id": MAPS["id"]}, "rows": {"id": 30, "tag": 64}, "shared_tables": True}, id="map-of-ids"
+        ),
     ],
 )
 def test_exported_version_is_read(make_din: MakeDin, tmp_path: Path, options: dict[str, Any]) -> None:
@@ -118,9 +129,10 @@ def test_exported_version_is_read(make_din: MakeDin, tmp_path: Path, options: di
         pytest.param(Architecture(attention_hidden=(1, 2, 3), head_hidden=(4,), head_activation="dice"), id="depths"),
     ],
 )
-def test_every_role_is_exported(architecture: Architecture) -> None:
+@pytest.mark.parametrize("maps", [{}, {"id": 100}, {"id": 100, "tag": 30}], ids=["no-map", "map-of-ids", "maps"])
+def test_every_role_is_exported(architecture: Architecture, maps: dict[str, int]) -> None:
     """What a manifest records are the roles that the reader wants, all of them and no other."""
-    assert variable_keys(architecture).keys() == shapes(TABLES, architecture).keys()
+    assert variable_keys(architecture, maps).keys() == shapes(TABLES, architecture, maps).keys()
 
 
 def test_keys_are_the_manifests(tmp_path: Path) -> None:
@@ -185,6 +197,60 @@ def test_variable_that_is_not_described(tmp_path: Path, role: str, array: Any, m
     with pytest.raises(ArtifactError) as caught:
         read_weights(tmp_path, SMALL)
     assert str(caught.value) == f"{tmp_path / 'variables'}: any/{role} ({role}) {message}"
+
+
+def write_mapped(version: Path, **changes: Any) -> dict[str, Any]:
+    """The same for MAPPED: ids have tables of 7 rows, and a map."""
+    tables = {f"{role}_id": np.ones((7, 4), np.float32) for role in ("table", "target_table")}
+    return write_variables(version, **{**tables, "rows_id": ROWS, **changes})
+
+
+def test_map_and_its_tables(tmp_path: Path) -> None:
+    """Where a manifest names a map, tables have as many rows as they have, and the map one entry for each bucket."""
+    write_mapped(tmp_path)
+    weights = read_weights(tmp_path, MAPPED)
+    ids, tags = weights.pairs
+    assert ids.rows is not None
+    assert ids.rows.dtype == np.int32
+    np.testing.assert_array_equal(ids.rows, ROWS)
+    assert (ids.table.shape, ids.target_table.shape, tags.table.shape, tags.rows) == ((7, 4), (7, 4), (9, 3), None)
+
+
+@pytest.mark.parametrize(
+    ("role", "array", "message"),
+    [
+        pytest.param("rows_id", None, "is missing", id="missing"),
+        pytest.param("rows_id", ROWS.astype(np.int64), "is int64, not int32", id="int64"),
+        pytest.param("rows_id", ROWS.astype(np.float32), "is float32, not int32", id="float32"),
+        pytest.param("rows_id", ROWS[:-1], "has the shape (19,), not (20,)", id="short"),
+        pytest.param("rows_id", np.tile(ROWS, 2), "has the shape (40,), not (20,)", id="long"),
+        pytest.param("rows_id", ROWS[:, None], "has the shape (20, 1), not (20,)", id="column"),
+        pytest.param("rows_id", ROWS + 1, "holds 7, which is no row of tables of 7", id="beyond"),
+        pytest.param("rows_id", ROWS - 1, "holds -1, which is no row of tables of 7", id="negative"),
+        pytest.param("rows_id", ROWS * 2**28, "holds 1342177280, which is no row of tables of 7", id="far-beyond"),
+        pytest.param("table_id", np.ones((6, 4), np.float32), "holds 6, which is no row of tables of 6", id="table"),
+        pytest.param("table_id", np.ones((0, 4), np.float32), "holds 5, which is no row of tables of 0", id="empty"),
+        pytest.param("table_id", as_floats(0), "has the shape (), not (0, 4)", id="scalar"),
+        pytest.param("target_table_id", np.ones((8, 4), np.float32), "has the shape (8, 4), not (7, 4)", id="target"),
+        pytest.param("table_tag", np.ones((7, 3), np.float32), "has the shape (7, 3), not (9, 3)", id="no-map"),
+    ],
+)
+def test_map_that_is_not_described(tmp_path: Path, role: str, array: Any, message: str) -> None:
+    """A map of another type or length, or that leaves its tables, is refused by name, and so are tables that differ."""
+    tables = {"target_table_id": array} if role == "table_id" and message.startswith("holds") else {}
+    write_mapped(tmp_path, **tables, **{role: array})
+    with pytest.raises(ArtifactError) as caught:
+        read_weights(tmp_path, MAPPED)
+    named = "rows_id" if message.startswith("holds") else role
+    assert str(caught.value) == f"{tmp_path / 'variables'}: any/{named} ({named}) {message}"
+
+
+def test_map_of_no_pair(tmp_path: Path) -> None:
+    """A map of what the network does not have is no variable of it."""
+    write_mapped(tmp_path)
+    variables = {**(MAPPED.variables or {}), "rows_shop": "any/rows_id"}
+    with pytest.raises(ArtifactError, match=r"variables\.rows_shop: the architecture has no such variable"):
+        read_weights(tmp_path, MAPPED.model_copy(update={"variables": variables}))
 
 
 def test_weights_beyond_single_precision(tmp_path: Path) -> None:

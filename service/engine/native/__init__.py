@@ -37,7 +37,8 @@ class NativeEngine:
 
     def __init__(self, weights: Weights, level: str | None = None) -> None:
         pairs = tuple(
-            (pair.table, pair.target_table, _unit(pair.unit) if pair.unit else None) for pair in weights.pairs
+            (pair.table, pair.target_table, _unit(pair.unit) if pair.unit else None, pair.rows)
+            for pair in weights.pairs
         )
         head = tuple(_layer(layer, layer.kernel) for layer in weights.head)
         self._model = _forward.Model(pairs, head, weights.bias, weights.product, level)

@@ -1,11 +1,14 @@
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.batch import Floats, Ids
 
 # kernel, bias, activation, alpha, scale, shift
 Layer: TypeAlias = tuple[Floats | None, Floats, int, Floats, Floats, Floats]
 Unit: TypeAlias = tuple[Floats, Floats, Floats, tuple[Layer, ...], bool]  # query, key, product, layers, softmax
-Pair: TypeAlias = tuple[Floats, Floats, Unit | None]  # table, target table
+Pair: TypeAlias = tuple[Floats, Floats, Unit | None, NDArray[np.int32] | None]  # table, target table, unit, rows
 
 class Model:
     def __init__(

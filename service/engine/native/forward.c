@@ -15,8 +15,8 @@
  * held in registers. A chunk of history rows goes through all layers before the next one starts, so that what lies
  * between two layers never leaves the first-level cache.
  *
- * What repeats is computed once: a target or history entry that falls in the same bucket as another of its request gets
- * the same score, so equal targets share a pooled vector and equal history entries share a score, weighed by their count.
+ * What repeats is computed once: a target or history entry that has the same row of the table as another of its request
+ * gets the same score, so equal targets share a pooled vector and equal history entries share a score, weighed by their count.
  *
  * The head is an MLP over [pooled, target] of every pair, or [pooled, target, pooled * target] if the network says so. To
  * what it answers comes the bias of the first pair's target, if there is one; then a sigmoid.
@@ -76,8 +76,10 @@ typedef struct {
 /* One (history, target) pair; `depth` 0 means mean pooling */
 typedef struct {
     int dimension, stride;         /* D, and D rounded up to PAD: floats from one gathered embedding to the next */
-    uint64_t buckets[2];           /* of the history's table and the target's */
-    const float *tables[2];        /* (buckets, D), in memory that Python shares with us */
+    uint64_t rows[2];              /* of the history's table and the target's */
+    const float *tables[2];        /* (rows, D), in memory that Python shares with us */
+    uint64_t buckets[2];           /* that values fall into; as many as rows where there is no map */
+    int32_t *map;                  /* (buckets,) the row of each, in both tables; NULL: that of its number */
     bool softmax;
     int depth;                     /* layers of the attention unit, the last with one unit */
     float *key, *product;          /* Wk - Wd and Wp, (D, width of the first layer) */
@@ -121,7 +123,7 @@ struct Model {
     int parts;                     /* what the head reads of a pair, D floats each: 2, or with the product 3 */
     Pair *pair;
     Layer *head;
-    const float *bias;             /* (buckets of the first target,), in Python's memory too, or NULL */
+    const float *bias;             /* (rows of the first target's table,), in Python's memory too, or NULL */
     Py_buffer *shared;             /* (2 P + 1,) the tables and the bias */
     int shares;
     int (*forward)(const Model *, const Request *, Py_ssize_t, const Answer *); /* 0, or -1: out of memory */
@@ -132,7 +134,7 @@ typedef struct {
     int32_t *seen;        /* (mask + 1,) */
     size_t mask;
     int32_t *place[2];    /* (T,), (C,): which of the distinct entries, which of the distinct targets */
-    uint64_t *bucket;     /* (T or C,) of each distinct one */
+    uint64_t *row;        /* (T or C,) of each distinct one */
     int32_t *first;       /* (T or C,) where each distinct one appears first */
     float *times;         /* (T,) how often each distinct entry occurs; zero up to a multiple of PAD */
     float *keys;          /* (T, stride) their embeddings */
@@ -178,7 +180,7 @@ static size_t lay_out(Scratch *s, const Model *m, size_t T, size_t C, char *base
     s->seen = cut(base, &used, slots * sizeof *s->seen);
     s->place[0] = cut(base, &used, T * sizeof *s->place[0]);
     s->place[1] = cut(base, &used, C * sizeof *s->place[1]);
-    s->bucket = cut(base, &used, most * sizeof *s->bucket);
+    s->row = cut(base, &used, most * sizeof *s->row);
     s->first = cut(base, &used, most * sizeof *s->first);
     s->times = cut(base, &used, (T + PAD) * sizeof(float));
     s->weight = cut(base, &used, (T + PAD) * sizeof(float));
@@ -282,19 +284,21 @@ static uint64_t hash_number(int64_t number) {
     return hash(at, (size_t)(text + sizeof text - at));
 }
 
-/* Number the distinct buckets of a sequence in order of appearance: place (count,) of each value; of each place its bucket,
- * where it appears first and, where wanted, how often. Returns how many places there are. */
-static int find_places(const Values *values, uint64_t buckets, Scratch *s, int32_t *place, float *times) {
+/* Number the distinct rows of a sequence in order of appearance: place (count,) of each value; of each place its row, where
+ * it appears first and, where wanted, how often. Returns how many places there are. */
+static int find_places(const Values *values, const int32_t *map, uint64_t buckets, Scratch *s, int32_t *place,
+                       float *times) {
     int places = 0;
     memset(s->seen, 0xff, (s->mask + 1) * sizeof *s->seen);
     for (Py_ssize_t i = 0; i < values->count; i++) {
-        uint64_t bucket = (values->numbers ? hash_number(values->numbers[i])
-                                           : hash(values->texts[i], (size_t)values->lengths[i])) % buckets;
-        size_t slot = (bucket * K1 >> 32) & s->mask;
-        while (s->seen[slot] >= 0 && s->bucket[s->seen[slot]] != bucket) slot = (slot + 1) & s->mask;
+        uint64_t row = (values->numbers ? hash_number(values->numbers[i])
+                                        : hash(values->texts[i], (size_t)values->lengths[i])) % buckets;
+        if (map) row = (uint64_t)map[row];
+        size_t slot = (row * K1 >> 32) & s->mask;
+        while (s->seen[slot] >= 0 && s->row[s->seen[slot]] != row) slot = (slot + 1) & s->mask;
         if (s->seen[slot] < 0) {
             if (times) times[places] = 0;
-            s->bucket[places] = bucket;
+            s->row[places] = row;
             s->first[places] = (int32_t)i;
             s->seen[slot] = places++;
         }
@@ -305,10 +309,10 @@ static int find_places(const Values *values, uint64_t buckets, Scratch *s, int32
 }
 
 /* Copy the embeddings of `count` places out of a table: out (count, stride), zero from D on */
-static void gather(const Pair *pair, int table, const uint64_t *bucket, int count, float *out) {
+static void gather(const Pair *pair, int table, const uint64_t *row, int count, float *out) {
     size_t dimension = (size_t)pair->dimension, stride = (size_t)pair->stride;
     for (int i = 0; i < count; i++, out += stride) {
-        memcpy(out, pair->tables[table] + bucket[i] * dimension, dimension * sizeof(float));
+        memcpy(out, pair->tables[table] + row[i] * dimension, dimension * sizeof(float));
         memset(out + dimension, 0, (stride - dimension) * sizeof(float));
     }
 }
@@ -432,7 +436,7 @@ static void free_kept(Kept *list) {
 static bool borrow(PyObject *array, Py_buffer *view, const char *formats, int axes, int flags, const char *what) {
     if (PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | flags) < 0) return false;
     const char *format = view->format ? view->format : "B";
-    size_t size = *formats == 'f' ? sizeof(float) : sizeof(int64_t);
+    size_t size = *formats == 'q' ? sizeof(int64_t) : sizeof(float); /* or int32_t */
     if (strlen(format) != 1 || !strchr(formats, *format) || view->itemsize != (Py_ssize_t)size)
         PyErr_Format(PyExc_TypeError, "%s: items of format %s, not one of %s", what, format, formats);
     else if (view->ndim != axes)
@@ -523,10 +527,29 @@ static bool read_unit(Model *m, PyObject *tuple, Pair *pair) {
            (pair->product = copy(m, product, D, units, "product"));
 }
 
-/* Read (table, target table, unit or None) */
+/* Copy which row each bucket has, an array (buckets,) or None. Every entry is a row of both tables, and since the copy is
+ * ours it stays one. */
+static bool read_map(Model *m, PyObject *rows, Pair *pair) {
+    Py_buffer view;
+    if (rows == Py_None) return true;
+    if (!borrow(rows, &view, "i", 1, 0, "rows")) return false;
+    Py_ssize_t buckets = view.shape[0];
+    uint64_t least = pair->rows[0] < pair->rows[1] ? pair->rows[0] : pair->rows[1];
+    bool inside = buckets > 0;
+    if ((pair->map = keep(&m->kept, buckets, sizeof *pair->map)))
+        memcpy(pair->map, view.buf, (size_t)buckets * sizeof *pair->map);
+    PyBuffer_Release(&view);
+    if (!pair->map) return false;
+    for (Py_ssize_t i = 0; i < buckets; i++) inside &= pair->map[i] >= 0 && (uint64_t)pair->map[i] < least;
+    if (!inside) return PyErr_SetString(PyExc_ValueError, "rows: none, or one that is not in the tables"), false;
+    pair->buckets[0] = pair->buckets[1] = (uint64_t)buckets;
+    return true;
+}
+
+/* Read (table, target table, unit or None, rows or None) */
 static bool read_pair(Model *m, PyObject *tuple, Pair *pair) {
-    PyObject *tables[2], *unit;
-    if (!is_tuple(tuple, "pair") || !PyArg_ParseTuple(tuple, "OOO", &tables[0], &tables[1], &unit) ||
+    PyObject *tables[2], *unit, *rows;
+    if (!is_tuple(tuple, "pair") || !PyArg_ParseTuple(tuple, "OOOO", &tables[0], &tables[1], &unit, &rows) ||
         !(pair->dimension = entries(tables[0], 1, 2, "table")))
         return false;
     pair->stride = padded(pair->dimension);
@@ -537,19 +560,19 @@ static bool read_pair(Model *m, PyObject *tuple, Pair *pair) {
         if (view->shape[1] != pair->dimension || view->shape[0] < 1)
             return PyErr_SetString(PyExc_ValueError, "table: empty, or of another dimension"), false;
         pair->tables[i] = view->buf;
-        pair->buckets[i] = (uint64_t)view->shape[0];
+        pair->rows[i] = pair->buckets[i] = (uint64_t)view->shape[0];
     }
-    return unit == Py_None || read_unit(m, unit, pair);
+    return read_map(m, rows, pair) && (unit == Py_None || read_unit(m, unit, pair));
 }
 
-/* Read what is added to the log-odds, one float for each bucket of the first target, or None */
+/* Read what is added to the log-odds, one float for each row of the first target's table, or None */
 static bool read_bias(Model *m, PyObject *bias) {
     if (bias == Py_None) return true;
     Py_buffer *view = &m->shared[m->shares];
     if (!borrow(bias, view, "f", 1, 0, "bias")) return false;
     m->shares++;
-    if ((uint64_t)view->shape[0] != m->pair[0].buckets[1])
-        return PyErr_SetString(PyExc_ValueError, "bias: not one of each bucket"), false;
+    if ((uint64_t)view->shape[0] != m->pair[0].rows[1])
+        return PyErr_SetString(PyExc_ValueError, "bias: not one of each row"), false;
     m->bias = view->buf;
     return true;
 }
@@ -755,7 +778,7 @@ static PyGetSetDef MODEL_MEMBERS[] = {
 };
 
 static PyType_Slot MODEL_SLOTS[] = {
-    {Py_tp_doc, "Model(pairs, head, bias, product, level=None): a network. Weights are copied, tables and bias shared."},
+    {Py_tp_doc, "Model(pairs, head, bias, product, level=None): a network. Weights and maps are copied, tables and bias shared."},
     {Py_tp_new, model_new},
     {Py_tp_dealloc, model_free},
     {Py_tp_methods, MODEL_METHODS},
@@ -1047,13 +1070,13 @@ static void feed(const Pair *pair, int parts, const Values *history, const Value
                  ptrdiff_t stride, float *attention, Py_ssize_t longest) {
     ptrdiff_t step = pair->stride;
     size_t bytes = (size_t)pair->dimension * sizeof(float);
-    int count = find_places(history, pair->buckets[0], s, s->place[0], s->times);
+    int count = find_places(history, pair->map, pair->buckets[0], s, s->place[0], s->times);
     for (int i = count; i % PAD; i++) s->times[i] = 0;
-    gather(pair, 0, s->bucket, count, s->keys);
-    int queries = find_places(targets, pair->buckets[1], s, s->place[1], NULL);
+    gather(pair, 0, s->row, count, s->keys);
+    int queries = find_places(targets, pair->map, pair->buckets[1], s, s->place[1], NULL);
     for (int start = 0; start < queries; start += ROWS) {
         int rows = queries - start < ROWS ? queries - start : ROWS;
-        gather(pair, 1, s->bucket + start, rows, s->queries);
+        gather(pair, 1, s->row + start, rows, s->queries);
         if (pair->depth) dense(&pair->query, pair->query.kernel, pair->query.bias, rows, s->queries, step, s->offsets);
         for (int r = 0; r < rows; r++) {
             float *pooled = s->pooled + (start + r) * step;
@@ -1073,7 +1096,7 @@ static void feed(const Pair *pair, int parts, const Values *history, const Value
         int place = s->place[1][n], first = s->first[place], D = pair->dimension;
         float *pooled = input + n * stride, *target = pooled + D;
         memcpy(pooled, s->pooled + place * step, bytes);
-        memcpy(target, pair->tables[1] + s->bucket[place] * (size_t)D, bytes);
+        memcpy(target, pair->tables[1] + s->row[place] * (size_t)D, bytes);
         for (int d = 0; parts > 2 && d < D; d++) target[D + d] = pooled[d] * target[d];
         if (attention && first != n)
             memcpy(attention + n * longest, attention + first * longest, (size_t)longest * sizeof(float));
@@ -1120,7 +1143,7 @@ static int forward(const Model *m, const Request *requests, Py_ssize_t count, co
             feed(&m->pair[p], m->parts, &requests[i].values[p], &requests[i].values[m->pairs + p], &s, input, stride,
                  attention, answer->longest ? answer->longest[p] : 0);
             if (p || !m->bias) continue;
-            for (Py_ssize_t n = 0; n < requests[i].candidates; n++) s.bias[n] = m->bias[s.bucket[s.place[1][n]]];
+            for (Py_ssize_t n = 0; n < requests[i].candidates; n++) s.bias[n] = m->bias[s.row[s.place[1][n]]];
         }
         click(m, (int)requests[i].candidates, s.input, stride, &s, answer->probability + done);
     }

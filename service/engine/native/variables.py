@@ -19,21 +19,25 @@ Shape: TypeAlias = tuple[int, ...]
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # of every variable's key in a checkpoint
 
 
-def shapes(tables: Mapping[str, tuple[int, int]], architecture: Architecture) -> dict[str, Shape]:
-    """The shape of every variable by role, for pairs by name and the (buckets, D) of their tables.
+def shapes(
+    tables: Mapping[str, tuple[int, int]], architecture: Architecture, maps: Mapping[str, int] | None = None
+) -> dict[str, Shape]:
+    """The shape of every variable by role, for pairs by name and the (rows, D) of their tables.
 
-    `table_id` embeds the history and `target_table_id` the target; `attention_id.0.kernel` belongs to the first layer
-    of the attention unit, `head.0.kernel` to that of the head; the layer after the hidden ones has one unit. Layers
-    have `kernel` and `bias`; before a prelu `alpha` too, before a dice `alpha`, `mean` and `variance`. The batch
-    normalisation before the head is `norm.gamma`, `norm.beta`, `norm.mean` and `norm.variance`. What `item_bias` adds
-    to the log-odds is that of the first pair's target.
+    `table_id` embeds the history and `target_table_id` the target; `rows_id`, int32, is the row that each bucket has in
+    both, and where `maps` does not tell how many buckets it has, each bucket has a row. `attention_id.0.kernel` belongs
+    to the first layer of the attention unit, `head.0.kernel` to that of the head; the layer after the hidden ones has
+    one unit. Layers have `kernel` and `bias`; before a prelu `alpha` too, before a dice `alpha`, `mean` and `variance`.
+    The batch normalisation before the head is `norm.gamma`, `norm.beta`, `norm.mean` and `norm.variance`. What
+    `item_bias` adds to the log-odds is that of the row of the first pair's target.
     """
     found: dict[str, Shape] = {}
-    for name, (buckets, dimension) in tables.items():
-        found |= {f"table_{name}": (buckets, dimension), f"target_table_{name}": (buckets, dimension)}
+    for name, (rows, dimension) in tables.items():
+        found |= {f"table_{name}": (rows, dimension), f"target_table_{name}": (rows, dimension)}
         if architecture.pooling == "attention":
             sizes = (4 * dimension, *architecture.attention_hidden, 1)
             found |= _mlp_shapes(f"attention_{name}", sizes, architecture.attention_activation)
+    found |= {f"rows_{name}": (buckets,) for name, buckets in (maps or {}).items()}
     if architecture.item_bias:
         found["item_bias"] = next(iter(tables.values()))[:1]
     inputs = (3 if architecture.product else 2) * sum(dimension for _, dimension in tables.values())
@@ -61,13 +65,17 @@ def read_weights(version: Path, manifest: Manifest) -> Weights:
         missing = "architecture" if architecture is None else "variables"
         raise ArtifactError(f"{version / MANIFEST}: {missing}: not given, so its weights cannot be told apart")
     features = {"id": manifest.features.id, "tag": manifest.features.tag}
-    wanted = shapes({name: (each.buckets, each.dimension) for name, each in features.items()}, architecture)
-    for role in sorted(wanted.keys() ^ variables.keys()):
+    tables = {name: (each.buckets, each.dimension) for name, each in features.items()}
+    maps = {name: each.buckets for name, each in features.items() if f"rows_{name}" in variables}
+    wanted = shapes(tables, architecture, maps).keys()
+    for role in sorted(wanted ^ variables.keys()):
         problem = "missing" if role in wanted else "the architecture has no such variable"
         raise ArtifactError(f"{version / MANIFEST}: variables.{role}: {problem}")
     arrays = _read_arrays(version / "variables", variables)
-    for role, shape in wanted.items():
-        if found := _problem(role, arrays[role], shape):
+    tables |= {name: (_length(arrays[f"table_{name}"]), features[name].dimension) for name in maps}
+    for role, shape in shapes(tables, architecture, maps).items():
+        rows = tables[role.removeprefix("rows_")][0] if role.startswith("rows_") else None
+        if found := _problem(role, arrays[role], shape, rows):
             raise ArtifactError(f"{version / 'variables'}: {variables[role]} ({role}) {found}")
     with np.errstate(all="ignore"):  # what overflows is found in the result
         weights = fold(arrays, architecture)
@@ -92,14 +100,21 @@ def _read_arrays(folder: Path, variables: Mapping[str, str]) -> dict[str, Array]
     return {role: np.asarray(arrays[key]) for role, key in variables.items()}
 
 
-def _problem(role: str, array: Array, shape: Shape) -> str | None:
-    """What is wrong with a variable, if anything, as the rest of a sentence."""
-    if array.dtype != np.float32:
-        return f"is {array.dtype}, not float32"
+def _length(array: Array) -> int:
+    return len(array) if array.ndim else 0
+
+
+def _problem(role: str, array: Array, shape: Shape, rows: int | None) -> str | None:
+    """What is wrong with a variable, if anything, as the rest of a sentence; a map is one of tables with `rows`."""
+    dtype = np.dtype(np.float32 if rows is None else np.int32)
+    if array.dtype != dtype:
+        return f"is {array.dtype}, not {dtype}"
     if array.shape != shape:
         return f"has the shape {array.shape}, not {shape}"
     if not np.isfinite(array).all():
         return "holds NaN or infinity"
     if role.endswith("variance") and (array < 0).any():
         return "is negative somewhere"
+    if rows is not None and (outside := array[(array < 0) | (array >= rows)]).size:
+        return f"holds {outside[0]}, which is no row of tables of {rows}"
     return None

@@ -55,9 +55,10 @@ class Unit:
 class Pair:
     """One kind of value, ids or tags: what embeds it, and what weighs its history against a target."""
 
-    table: Floats  # (buckets, D), of the history
-    target_table: Floats  # (buckets, D); the same object where the tables are shared
+    table: Floats  # (rows, D), of the history
+    target_table: Floats  # (rows, D); the same object where the tables are shared
     unit: Unit | None  # None: the mean of the history
+    rows: NDArray[np.int32] | None = None  # (buckets,) the row of each; None: that of its number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +70,7 @@ class Weights:
 
     pairs: tuple[Pair, ...]  # of ids, of tags
     head: tuple[Layer, ...]  # batch normalisation is in the first; the last one is linear, of one unit
-    bias: Floats | None  # (buckets,) of the first pair's target; None: 0
+    bias: Floats | None  # (rows,) of the first pair's target; None: 0
     product: bool
 
 
@@ -92,7 +93,10 @@ def fold(
         table, target = arrays[f"table_{name}"], arrays[f"target_table_{name}"]
         own = np.ascontiguousarray(table, dtype)
         unit = _fold_unit(arrays, name, architecture) if architecture.pooling == "attention" else None
-        folded.append(Pair(own, own if target is table else np.ascontiguousarray(target, dtype), _cast(unit, dtype)))
+        other = own if target is table else np.ascontiguousarray(target, dtype)
+        rows = arrays.get(f"rows_{name}")
+        rows = None if rows is None else np.ascontiguousarray(rows, np.int32)
+        folded.append(Pair(own, other, _cast(unit, dtype), rows))
     bias = np.ascontiguousarray(arrays["item_bias"], dtype) if architecture.item_bias else None
     return Weights(tuple(folded), _cast(_fold_head(arrays, architecture), dtype), bias, architecture.product)
 
