@@ -27,8 +27,6 @@ from service.training.recipe import load_recipe
 from service.training.sampling import Sampling
 
 METRICS = {"gauc": "GAUC", "auc": "AUC", "logloss": "logloss", "ece": "ECE"}
-DICE = {"attention_activation": "dice", "head_activation": "dice"}
-PRELU = {"attention_activation": "prelu", "head_activation": "prelu"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "mean pooling": {"pooling": "mean"},
@@ -39,15 +37,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no product": {"product": False},
     "no item bias": {"item_bias": False},
     "separate tables": {"shared_tables": False},
-    "Dice": DICE,
-    "PReLU": PRELU,
+    "Dice": {"attention_activation": "dice", "head_activation": "dice"},
     "mini-batch aware L2": {"l2": 0.1},
-    "own embedding from one click": {"min_count": 1},
-    "no dropout": {"dropout": 0.0},
-    "no averaged weights": {"average": 0.0},
-    "65,536 buckets": {"id_buckets": 1 << 16},
-    "dimension 16": {"dimension": 16},
-    "dimension 64": {"dimension": 64},
 }
 Scores = dict[int, intervals.UserSums]  # by seed
 

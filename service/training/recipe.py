@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from service.artifact import Architecture
 from service.errors import SettingsError
 
-NAMES = ("seed", "paper", "best")  # files of this package
+NAMES = ("seed", "paper", "best", "ratings")  # files of this package
 DEFAULT = "best"
 
 OPTIONS = {  # help of the architecture's flags
