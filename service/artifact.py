@@ -121,6 +121,7 @@ class Training(_Frozen):
     data: str
     rows: int
     test_rows: int
+    held_out: str | None = None  # sha256 of the test rows, to know them again
     epochs: int
     batch_rows: int
     learning_rate: float

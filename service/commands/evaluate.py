@@ -79,4 +79,7 @@ def load_split(
     split = load(data, seed, max(each.max_history for each in features), **given)
     for manifest in manifests:
         check_dtypes(manifest, split.test)
+        if manifest.training and manifest.training.held_out not in {None, split.test.digest()}:
+            other = f"Warning: version {manifest.version} was trained with other test rows held out"
+            click.echo(f"{other}: it may have learnt some of these, and then looks better than it is", err=True)
     return split, seed

@@ -1,5 +1,6 @@
 """From events to an exported version: data, network, training, evaluation, export. Knows nothing of the server."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,11 @@ from service.batch import Ids
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its banner says nothing of the run
 
 _COLUMNS = ("id_start", "id_stop", "tag_start", "tag_stop", "target_id", "target_tag", "label", "user")  # one a sample
+
+
+def add(total: "hashlib._Hash", values: NDArray[Any]) -> None:
+    """Count an array of numbers or bytes (N,) into a digest."""
+    total.update(b"\0".join(values) if values.dtype == object else np.ascontiguousarray(values).tobytes())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +46,13 @@ class Samples:
     def take(self, index: NDArray[Any]) -> "Samples":
         """The samples that `index` names: positions (n,), or a mask (N,). The event arrays stay shared."""
         return replace(self, **{name: getattr(self, name)[index] for name in _COLUMNS})
+
+    def digest(self) -> str:
+        """sha256 of who was shown what and whether it was clicked: tells rows from others, whatever their histories."""
+        total = hashlib.sha256()
+        for values in (self.label, self.user, self.target_id, self.target_tag):
+            add(total, values)
+        return total.hexdigest()
 
     def joined(self, other: "Samples") -> "Samples":
         """These samples and, after them, those of `other`, which shares the event arrays."""

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from service.errors import DataError
-from service.training import Samples, Split
+from service.training import Samples, Split, add
 from service.training.recipe import Recipe
 
 RUN = "run.json"  # what the checkpoints of a folder are of
@@ -128,6 +127,7 @@ def _digest(split: Split) -> str:
     total = hashlib.sha256(split.source.encode())
     parts: list[Samples] = [split.train, split.validation, split.test]
     for part in parts:
-        for values in (part.label, part.user, part.id_start, part.id_stop, part.target_id, part.event_id):
-            total.update(b"\0".join(values) if values.dtype == object else np.ascontiguousarray(values).tobytes())
+        total.update(part.digest().encode())
+        for values in (part.id_start, part.id_stop, part.event_id):
+            add(total, values)
     return total.hexdigest()

@@ -74,6 +74,7 @@ def train(
         data=split.source,
         rows=run.train_rows.rows + len(split.validation),
         test_rows=len(split.test),
+        held_out=split.test.digest(),
         epochs=fitted.epochs,
         batch_rows=recipe.batch_rows,
         learning_rate=recipe.learning_rate,

@@ -15,7 +15,7 @@ from tests.chaos.conftest import COMMITTED
 from tests.servers import StartServer
 
 SMALL_BYTES = 7 << 20  # the committed version, and half of another
-TRAIN = ("train", "--epochs", "1", "--id-buckets", "65536", "--max-history", "8")
+TRAIN = ("train", "--epochs", "1", "--id-buckets", "1048576", "--max-history", "8")
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from service import artifact
+from service.artifact import Training
 from service.cli import main
 from service.engine import tensorflow
 from service.training import Samples, scored
+from service.training.data import load
 from tests.fakes import FakeEngine, write_version
 
 
@@ -62,6 +64,26 @@ def test_evaluate_writes_and_tells(tmp_path: Path, data: Path) -> None:
     found = artifact.read_manifest(version).evaluation
     assert found is not None
     assert (found.figures["auc"].value, found.rows, found.seed) == (1, 24, 1)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "warned"),
+    [
+        pytest.param("same", False, id="the-same-rows"),
+        pytest.param("other", True, id="other-rows"),
+        pytest.param(None, False, id="an-older-version"),
+    ],
+)
+def test_rows_that_may_have_been_learnt(tmp_path: Path, data: Path, held_out: str | None, *, warned: bool) -> None:
+    """A version that was trained with other rows held out is judged with a warning; one that does not say, without."""
+    version, rows = write_version(tmp_path / "din", 2), load(data, 1).test
+    said = rows.digest() if held_out == "same" else held_out
+    training = Training(data="", rows=1, test_rows=1, held_out=said, epochs=1, batch_rows=1, learning_rate=1, seed=1)
+    manifest = artifact.read_manifest(version)
+    artifact.write_manifest(version, manifest.model_copy(update={"training": training}))
+    done = run("evaluate", "--model", version, "--data", data, "--draws", 100)
+    assert done.exit_code == 0, done.output
+    assert ("Warning: version 2 was trained with other test rows held out" in done.stderr) == warned
 
 
 def test_compare_tells_the_better(tmp_path: Path, data: Path) -> None:

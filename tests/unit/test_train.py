@@ -99,12 +99,13 @@ def test_scores_are_the_networks_own(split: Split, trained: Trained) -> None:
         assert below == pytest.approx(np.mean(answer <= bound))
 
 
-def test_origin_is_recorded(trained: Trained) -> None:
+def test_origin_is_recorded(split: Split, trained: Trained) -> None:
     """What travels with the version says on what and how it was trained."""
     found = trained.training
     assert (found.data, found.rows, found.test_rows) == ("drawn", 2400, 400)
     assert (found.batch_rows, found.learning_rate, found.seed) == (64, 0.02, 1)
     assert found.epochs in {1, 2}
+    assert found.held_out == split.test.digest() != split.validation.digest()
 
 
 def test_run_is_reported(trained: Trained, lines: list[str]) -> None:
