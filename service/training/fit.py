@@ -26,7 +26,6 @@ from service.training.parts import Parts
 from service.training.penalty import penalty
 from service.training.recipe import Recipe
 from service.training.schedule import learning_rate
-from service.training.start import Start
 from service.training.vocabulary import replace_rows
 
 EVALUATION_ROWS = 4096
@@ -242,17 +241,8 @@ def make_din(task: Task, recipe: Recipe) -> Din:
         dropout=recipe.dropout,
     )
     if task.train.start is not None:
-        _begin(din, task.train.start)
+        task.train.start.give(din)
     return din
-
-
-def _begin(din: Din, start: Start) -> None:
-    """Give ids the weights they start from."""
-    if start.embeddings is not None:
-        for tables in (din.tables, din.target_tables):
-            tables["id"].assign(start.embeddings)
-    if din.architecture.item_bias:
-        din.bias_id.assign(start.bias)
 
 
 def make_step(state: State, task: Task, recipe: Recipe) -> Callable[[Rows, Tensor, Tensor, Tensor], Tensor]:

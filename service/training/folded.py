@@ -153,16 +153,12 @@ class Folded:
     def embed(self, blocks: Blocks) -> tuple[Embedded, Embedded]:
         """Hash and look up: targets (K, B, D) and perhaps biases (K, B), histories (R, T, D) and (R, U, D)."""
         din = self.din
-
-        def row(name: str, values: Tensor) -> Tensor:
-            return din.row(name, din.bucket(name, values))
-
-        ids, tags = row("id", blocks.target_id), row("tag", blocks.target_tag)
-        q = [tf.gather(din.target_tables["id"], ids), tf.gather(din.target_tables["tag"], tags)]
+        values = {"id": (blocks.target_id, blocks.seq_id), "tag": (blocks.target_tag, blocks.seq_tag)}
+        rows = {name: [din.row(name, din.bucket(name, each)) for each in pair] for name, pair in values.items()}
+        q = [tf.gather(din.target_tables[name], target) for name, (target, _) in rows.items()]
         if din.architecture.item_bias:
-            q.append(tf.gather(din.bias_id, ids))
-        ids, tags = row("id", blocks.seq_id), row("tag", blocks.seq_tag)
-        return tuple(q), (tf.gather(din.tables["id"], ids), tf.gather(din.tables["tag"], tags))
+            q.append(tf.gather(din.bias_id, rows["id"][0]))
+        return tuple(q), tuple(tf.gather(din.tables[name], sequence) for name, (_, sequence) in rows.items())
 
     def score(self, blocks: Blocks) -> Tensor:
         """Probabilities (K, B) of any number of blocks, chunk by chunk.
