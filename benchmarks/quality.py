@@ -1,7 +1,7 @@
 """What each choice of the recipe is worth: trained with several seeds, judged on test rows, with intervals.
 
     python -m benchmarks.quality --data next_item_samples.parquet --keep scores
-    python -m benchmarks.quality --data ml-latest-small --sampling ratings --keep ratings --only best
+    python -m benchmarks.quality --data ml-latest-small --sampling ratings --recipe ratings --keep ratings --only recipe
 
 Each variant is the recipe with some values changed. A variant's figure is the mean over its seeds; its interval, and
 that of its distance from the first one listed, is a bootstrap over users of that mean, the same users for both. What a

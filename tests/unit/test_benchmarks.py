@@ -1,6 +1,7 @@
 """The benchmark's arithmetic and its request bodies; that it measures anything is shown end to end."""
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
+from benchmarks import quality
 from benchmarks.bodies import WORKLOADS, Body, Workload, make_bodies, make_samples
 from benchmarks.connection import CLOSED, Exchange
 from benchmarks.generator import Order, Outcome, arrivals, judge
@@ -18,6 +20,7 @@ from benchmarks.summary import median_ratio, percentile
 from benchmarks.unobserved_server import Silent
 from service.artifact import Feature, Features, Manifest
 from service.schema import Limits, decode
+from service.training.intervals import make_sums
 
 LIMITS = Limits(2000, 2000)
 LONG_AGO = Usage(-1e9, 0.0, 0.0)
@@ -50,6 +53,28 @@ def outcome(intended: float, done: float, *, rows: int = 1, problem: str = "", i
 def test_percentile_is_a_value_that_was_measured(share: float, expected: float) -> None:
     """A percentile is the smallest value that the share does not exceed, never one between two."""
     assert percentile([float(each) for each in range(1, 101)], share) == expected
+
+
+def test_variants_are_compared_over_seeds_and_users() -> None:
+    """A variant's figure is the mean over its seeds; its distance from the first has an interval over users."""
+    rng = np.random.default_rng(1)
+    user, label = np.repeat(np.arange(30), 20), rng.integers(0, 2, 600)
+
+    def scores(noise: float) -> quality.Scores:
+        drawn = {seed: label + rng.normal(0, noise, 600) for seed in (1, 2, 3)}
+        return {seed: make_sums(label, 1 / (1 + np.exp(-score)), user) for seed, score in drawn.items()}
+
+    found = {"clear": scores(0.3), "vague": scores(2.0), "clear again": scores(0.3)}
+    rows = {row[""]: row for row in quality.rows_of(found)}
+    assert rows["clear"]["GAUC less the first"] == ""
+    for name, scorer in found.items():
+        mean = np.mean([float(each.auc @ each.ranked / each.ranked.sum()) for each in scorer.values()])
+        value, low, high = map(float, re.findall(r"[.\d]+", rows[name]["GAUC"]))
+        assert value == pytest.approx(mean, abs=1e-4)
+        assert low < value < high
+    worse, alike = (re.findall(r"[-+.\d]+", rows[name]["GAUC less the first"]) for name in ("vague", "clear again"))
+    assert float(worse[2]) < 0
+    assert float(alike[1]) < 0 < float(alike[2])
 
 
 def test_percentile_of_nothing_is_zero() -> None:
