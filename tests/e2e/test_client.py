@@ -20,7 +20,7 @@ def test_snippet_of_the_readme_runs(start_server: StartServer) -> None:
     with start_server(MODEL) as server:
         code = code.replace("http://127.0.0.1:8000", server.url).replace("timeout_s=0.2", "timeout_s=10")
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=readme.ROOT)
-    assert done.stdout.startswith("(0, 1) (0.97")
+    assert done.stdout.startswith("(1, 0) (0.53")
     assert done.stdout.endswith(") 1\n")
 
 
