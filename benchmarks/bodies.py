@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from service.artifact import Manifest
+from service.artifact import Manifest, read_manifest, versions
 from service.batch import Ids, Sample
+from service.seen import read_seen
 
 HEAD = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+_COMMITTED = Path(__file__).parents[1] / "model_artifacts" / "din"
 _IDS = 250_000  # about MovieLens's largest id
 _TAGS = 20
 # Mixed: medians and widths of log-normal lengths, and where they are cut.
@@ -77,7 +81,10 @@ def _columns(rng: np.random.Generator, workload: Workload, dtypes: tuple[str, st
     history = _length(rng, "history") if workload.history is None else workload.history
     candidates = _length(rng, "candidates") if workload.candidates is None else workload.candidates
     pairs = [
-        [_values(rng, most, length, dtype) for most, dtype in zip((_IDS, _TAGS), dtypes, strict=True)]
+        [
+            _values(rng.choice(_known_ids(), length, replace=False), dtypes[0]),
+            _values(rng.integers(1, _TAGS, length, endpoint=True), dtypes[1]),
+        ]
         for length in (history, candidates)
     ]
     return pairs[0], pairs[1]
@@ -88,9 +95,20 @@ def _length(rng: np.random.Generator, of: str) -> int:
     return int(np.clip(round(rng.lognormal(np.log(middle), sigma)), least, most))
 
 
-def _values(rng: np.random.Generator, most: int, count: int, dtype: str) -> Sequence[Any]:
-    drawn = rng.integers(1, most, count, endpoint=True).tolist()
-    return drawn if dtype == "int64" else [str(each) for each in drawn]
+@cache
+def _known_ids() -> Ids:
+    """What the committed version has met, as its filter says: all other ids share a row, which is computed once.
+
+    A fifth are the filter's errors: such ids as nobody has met.
+    """
+    ids = np.arange(1, _IDS + 1)
+    version = versions(_COMMITTED)[-1]
+    seen = read_seen(version, read_manifest(version).seen)
+    return ids if seen is None else ids[seen.contains(ids)]
+
+
+def _values(drawn: Ids, dtype: str) -> Sequence[Any]:
+    return drawn.tolist() if dtype == "int64" else [str(each) for each in drawn.tolist()]
 
 
 def _array(values: Sequence[Any]) -> Ids:
