@@ -291,8 +291,11 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path, file: str, damage: Callab
 
 
 def test_every_array_is_finite() -> None:
-    """What is read from the committed version is contiguous, of single precision, and all numbers."""
-    for each in arrays_of(read_weights(COMMITTED, artifact.read_manifest(COMMITTED))):
-        assert each.dtype == np.float32
+    """What is read from the committed version is contiguous, of single precision but for the maps, and all numbers."""
+    weights = read_weights(COMMITTED, artifact.read_manifest(COMMITTED))
+    maps = [pair.rows for pair in weights.pairs]
+    assert [each.dtype for each in maps if each is not None] == [np.int32, np.int32]
+    for each in arrays_of(weights):
+        assert each.dtype == (np.int32 if any(each is one for one in maps) else np.float32)
         assert each.flags.c_contiguous
         assert np.isfinite(each).all()
