@@ -27,7 +27,7 @@ Part = Callable[[], Samples]
 class Parts:
     """Training rows, one part or many."""
 
-    parts: Sequence[Part]  # each call loads one; the only one stays loaded
+    parts: Sequence[Part]  # each call loads one
     sizes: Sequence[int]  # rows of each
     clicks: float  # among all of them
     vocabularies: dict[str, Vocabulary]
@@ -65,11 +65,9 @@ def make_parts(split: Split, features: Features, recipe: Recipe, *, known: bool)
         hashed(), features, recipe.min_count, recipe.counted, lambda: _id_places(met, features), recipe.id_knots
     )
     start = _start(first, vocabularies["id"], recipe) if recipe.id_start == "clicks" else None
-    only = len(loads) == 1
-    kept = to_rows(first, vocabularies) if only else None
-    parts = [lambda: kept or to_rows(first, vocabularies)]
+    parts: list[Part] = [partial(to_rows, first, vocabularies)]
     parts += [partial(_load_rows, load, features, vocabularies) for load in loads[1:]]
-    redraw = Redraw(_by_user(first), vocabularies) if only and _is_redrawn(split, recipe) else None
+    redraw = Redraw(_by_user(first), vocabularies) if len(parts) == 1 and _is_redrawn(split, recipe) else None
     return Parts(parts, sizes, sum(clicks), vocabularies, redraw, start)
 
 

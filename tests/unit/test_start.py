@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from service.training.start import PRIOR_ROWS, SCALE, SHRINK, bias, embed, make_start
+from service.training.baselines import PRIOR_ROWS
+from service.training.start import SCALE, SHRINK, bias, embed, make_start
 
 
 def clicks(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
