@@ -21,7 +21,10 @@ class Trace:
     """A request that is traced."""
 
     id: str  # 32 hexadecimal digits
-    span: Any  # OpenTelemetry's, which few install
+    name: str  # of its span
+    arrived: float
+    context: Any  # of its span; OpenTelemetry's, which few install
+    parent: Any  # context of the caller's span, None without one
 
 
 @dataclass(slots=True, eq=False)
