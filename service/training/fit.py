@@ -26,6 +26,7 @@ from service.training.parts import Parts
 from service.training.penalty import penalty
 from service.training.recipe import Recipe
 from service.training.schedule import learning_rate
+from service.training.start import start_head
 from service.training.vocabulary import replace_rows
 
 EVALUATION_ROWS = 4096
@@ -242,6 +243,8 @@ def make_din(task: Task, recipe: Recipe) -> Din:
     )
     if task.train.start is not None:
         task.train.start.give(din)
+    if recipe.head_start != "random":
+        start_head(din, product=recipe.head_start == "product")
     return din
 
 

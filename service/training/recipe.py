@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from service.artifact import Architecture
@@ -58,6 +58,9 @@ class Recipe(BaseModel):
     id_start: Literal["random", "clicks"] = Field(
         "random", description="ids start by chance, or from which of them the same users clicked, and how often"
     )
+    head_start: Literal["random", "zero", "product"] = Field(
+        "random", description="the head starts by chance, at 0, or with a part of pooled history times target"
+    )
     l2: NotNegative = Field(0.0, description="mini-batch aware L2 of embeddings")
     l2_dense: NotNegative = Field(0.0, description="L2 of the layers' kernels")
     epochs: PositiveInt = Field(3, description="most epochs tried")
@@ -83,6 +86,18 @@ class Recipe(BaseModel):
     refit: bool = Field(True, description="train again on train and validation rows, as long as was best")
     twin: bool = Field(True, description="train and report a network with mean pooling too")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(1, description="seed of negatives, weights and order")
+
+    @field_validator("head_start")
+    @classmethod
+    def _check_head(cls, value: str, info: ValidationInfo) -> str:
+        """Check that a head can start with the product."""
+        architecture = info.data.get("architecture")
+        if value == "product" and architecture is not None:
+            if not (architecture.product and info.data.get("layer_norm")):
+                raise ValueError("product needs an architecture with product, and layer_norm")
+            if min(architecture.head_hidden, default=1) < 2:  # noqa: PLR2004 - the product and its negative
+                raise ValueError("product needs two units or more in each layer of the head")
+        return value
 
 
 def load_recipe(source: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -131,5 +146,5 @@ def _validate(values: Mapping[str, Any], named: Callable[[list[str]], str]) -> R
         return Recipe.model_validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        reason = "is unknown" if first["type"] == "extra_forbidden" else first["msg"]
+        reason = "is unknown" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
         raise SettingsError(f"{named([str(each) for each in first['loc']])}: {reason}") from error
