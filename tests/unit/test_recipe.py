@@ -63,6 +63,7 @@ def test_flags_override() -> None:
         pytest.param("seed = 1979-05-27", "seed: Input should be a valid integer", id="date"),
         pytest.param('schedule = "linear"', "schedule: Input should be 'constant', 'cosine' or 'step'", id="choice"),
         pytest.param("[architecture]\nhead_hidden = [0]", "architecture.head_hidden.0: Input should be", id="size"),
+        pytest.param('head_start = "product"', "head_start: product needs an architecture with product", id="head"),
         pytest.param("architecture = 3", "architecture: Input should be", id="no-table"),
         pytest.param("epochs = 3\nepochs = 4", "cannot be read: ", id="twice"),
         pytest.param("epochs", "cannot be read: ", id="no-toml"),
@@ -77,6 +78,15 @@ def test_bad_file_is_refused_by_name(tmp_path: Path, text: str, reason: str) -> 
     assert str(caught.value).startswith(f"recipe {path}: {reason}")
 
 
+@pytest.mark.parametrize(
+    "values", [{"product": False}, {"layer_norm": False}, {"head_hidden": (8, 1)}, {"head_hidden": ()}]
+)
+def test_head_cannot_start_with_what_it_lacks(values: dict[str, Any]) -> None:
+    """A head that starts with the product must read it, be normalised, and have room for it in each layer."""
+    with pytest.raises(SettingsError, match="--head-start: product needs "):
+        load_recipe("ratings", values)
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
 def test_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
     """A file that is not there, or is no text, is refused by name."""
@@ -89,7 +99,12 @@ def test_file_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None
 
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
-    [("epochs", 0, "--epochs: "), ("head_hidden", (0,), "--head-hidden: "), ("dropout", 1.5, "--dropout: ")],
+    [
+        ("epochs", 0, "--epochs: "),
+        ("head_hidden", (0,), "--head-hidden: "),
+        ("dropout", 1.5, "--dropout: "),
+        ("head_start", "product", "--head-start: product needs an architecture with product, and layer_norm"),
+    ],
 )
 def test_bad_flag_is_refused_by_name(flag: str, value: Any, message: str) -> None:
     """A value given beside the recipe is refused as the flag it came by."""

@@ -1,8 +1,13 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from service.artifact import NORM_EPSILON, Architecture, Feature, Features
 from service.training.baselines import PRIOR_ROWS
-from service.training.start import SCALE, SHRINK, bias, embed, make_start
+from service.training.din import Din, Rows
+from service.training.start import PART, SCALE, SHRINK, bias, embed, make_start, start_head
+
+PRELU = 1.25  # what PReLU, as it starts, makes of 1 less what it makes of -1
 
 
 def clicks(seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -88,3 +93,44 @@ def test_too_few_clicks() -> None:
     assert embed(nothing, nothing.astype(np.int32), 9, 4) is None
     assert embed(np.array([0, 0]), np.array([0, 0], np.int32), 9, 4) is None
     assert embed(np.array([0, 0]), np.array([1, 1], np.int32), 2, 4) is None
+
+
+HEADED = Architecture(
+    attention_hidden=(4,), head_hidden=(6, 5), head_activation="prelu", product=True, item_bias=True, softmax=True
+)
+
+
+def headed(hidden: tuple[int, ...] = (6, 5)) -> tuple[Din, Rows]:
+    """A network whose head is normalised, and three rows of its tables."""
+    kind = {"dtype": "int64", "buckets": 16, "dimension": 4, "max_history": 8}
+    features = Features(id=Feature.model_validate(kind), tag=Feature.model_validate(kind))
+    din = Din(features, HEADED.model_copy(update={"head_hidden": hidden}), 1, input_norm=False, layer_norm=True)
+    din.bias_id.assign(tf.random.stateless_normal(din.bias_id.shape, [1, 2]))
+    sequence, length = tf.constant([[1, 2], [3, 0], [4, 5]]), tf.constant([2, 1, 2])
+    return din, Rows(sequence, sequence, length, length, tf.constant([6, 7, 8]), tf.constant([1, 1, 2]))
+
+
+def test_head_that_starts_at_zero_leaves_the_bias() -> None:
+    """A network says its item biases at first, and no more; the last layer can learn all the same."""
+    din, rows = headed()
+    start_head(din, product=False)
+    np.testing.assert_array_equal(din.logits(rows).numpy(), din.bias_id.numpy()[6:9])
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(din.logits(rows, training=True) * [1.0, -2.0, 3.0])
+    assert np.abs(tape.gradient(total, din.head.layers[-1].kernel).numpy()).max() > 0
+
+
+@pytest.mark.parametrize("hidden", [(2,), (6, 5), (3, 2, 4)])
+def test_head_that_starts_with_the_product(hidden: tuple[int, ...]) -> None:
+    """In training a head says a part of the standardised sum of pooled history times target, through all its layers."""
+    din, rows = headed(hidden)
+    start_head(din, product=True)
+    pooled, q, product = din.pool("id", rows.pairs["id"], training=False)
+    np.testing.assert_allclose(product, pooled * q)
+    total = product.numpy().sum(1)
+    standard = (total - total.mean()) / np.sqrt(total.var() + NORM_EPSILON)
+    for _ in hidden[1:]:
+        standard = PRELU * standard
+        standard = (standard - standard.mean()) / np.sqrt(standard.var() + NORM_EPSILON)
+    said = din.logits(rows, training=True).numpy() - din.bias_id.numpy()[6:9]
+    np.testing.assert_allclose(said, PART * PRELU * standard, rtol=1e-3)
