@@ -5,6 +5,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from threading import Lock
 from typing import Any
 
@@ -99,7 +100,9 @@ class Ledger:
             del self._rows[: len(rows)]
             if not rows:
                 return
-            for column, values in zip(self._columns, np.array(rows).T, strict=True):
+            number = len(self._columns)
+            flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * number)  # half of np.array's time
+            for column, values in zip(self._columns, flat.reshape(-1, number).T, strict=True):
                 column.observe_all(values)
             if self._counter is not None:
                 self._counter.inc(len(rows))
@@ -127,14 +130,17 @@ class Spread(Tally):
     Its bounds are those of equal bins from 0 to 1, so that a bin is found by a product; a search takes twice as long.
     """
 
-    _EVERY = 64  # arrays
+    _MOST_ARRAYS, _MOST_VALUES = 256, 32_768  # that wait; counting them takes less than half a millisecond
     _LONGEST_S = 1.0
     _counted: float
+    _values: int
 
     def add(self, values: NDArray[np.float32], now: float) -> None:
         """Count every value, soon; `now` in monotonic seconds."""
         self._arrays.append(values)
-        if len(self._arrays) >= self._EVERY or now - self._counted >= self._LONGEST_S:
+        self._values += len(values)
+        full = self._values >= self._MOST_VALUES or len(self._arrays) >= self._MOST_ARRAYS
+        if full or now - self._counted >= self._LONGEST_S:
             self._counted = now
             self.count()
 
@@ -148,11 +154,11 @@ class Spread(Tally):
     def _metric_init(self) -> None:
         super()._metric_init()
         self._arrays: list[NDArray[np.float32]] = []
-        self._counted = 0.0
+        self._counted, self._values = 0.0, 0
 
     def count(self) -> None:
         """Count what waits."""
-        arrays, self._arrays = self._arrays, []
+        arrays, self._arrays, self._values = self._arrays, [], 0
         if arrays:
             self.observe_all(np.concatenate(arrays))
 
