@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from benchmarks import quality
+from benchmarks import quality, simulated
 from benchmarks.bodies import WORKLOADS, Body, Workload, make_bodies, make_samples
 from benchmarks.connection import CLOSED, Exchange
 from benchmarks.generator import Order, Outcome, arrivals, judge
@@ -75,6 +76,29 @@ def test_variants_are_compared_over_seeds_and_users() -> None:
     worse, alike = (re.findall(r"[-+.\d]+", rows[name]["GAUC less the first"]) for name in ("vague", "clear again"))
     assert float(worse[2]) < 0
     assert float(alike[1]) < 0 < float(alike[2])
+
+
+def test_worlds_are_averaged(tmp_path: Path) -> None:
+    """The mean of what is kept of some worlds has Student's interval, and is held against the targets."""
+    for world, auc in enumerate([0.78, 0.79, 0.80], 1):
+        found = {"auc": auc, "oracle": 0.8, "less": 0.8 - auc, "ece": 0.002}
+        (tmp_path / f"50-1000-{world}.json").write_bytes(orjson.dumps(found))
+    done = simulated.section(simulated.Study(1000, 50, {}, tmp_path), [1, 2, 3])
+    assert [row["world"] for row in done.rows] == ["1", "2", "3", "mean"]
+    half = 4.3027 * 0.01 / 3**0.5  # t of two degrees of freedom
+    assert done.rows[-1]["auc"] == f"0.7900 [{0.79 - half:.4f}, {0.79 + half:.4f}]"
+    assert [finding.value for finding in done.findings] == pytest.approx([0.01, 0.002])
+    assert [finding.target for finding in done.findings] == [0.01, 0.01]
+
+
+def test_network_is_held_against_a_world(tmp_path: Path) -> None:
+    """A world is simulated, trained on and judged, once: with few samples a network is far from the truth."""
+    study = simulated.Study(2000, 20, {"epochs": 1, "dimension": 2}, tmp_path)
+    found = study.found(1)
+    assert found["less"] == pytest.approx(found["oracle"] - found["auc"])
+    assert 0.01 < found["less"] < 0.4
+    assert 0 < found["ece"] < 0.5
+    assert study.found(1) == found
 
 
 def test_percentile_of_nothing_is_zero() -> None:
