@@ -25,6 +25,7 @@ from tensorflow.core.protobuf.config_pb2 import CallableOptions
 from service.artifact import BlockSignature, Features, Manifest, to_array
 from service.batch import BlockBatch, Floats, Ids, Sample, pack_blocks
 from service.engine import Engine
+from service.engine.checkpoint import check_maps, check_numbers
 from service.errors import ArtifactError
 
 v1 = tf.compat.v1
@@ -52,8 +53,10 @@ def open_engine(model: "SavedModel", manifest: Manifest, fallback_reason: str | 
     """Call a SavedModel by the best signature that its manifest names.
 
     Raises:
-        ArtifactError: it does not have the signatures, inputs or outputs its manifest names.
+        ArtifactError: it does not have the signatures, inputs or outputs its manifest names, or a map of its names a
+            row that its tables do not have.
     """
+    check_maps(model.folder, manifest.variables or {})
     rows = RowEngine(model, manifest, fallback_reason)  # named even where it is not called
     score = manifest.signatures.score
     return BlockEngine(model, manifest, score, fallback_reason) if score else rows
@@ -92,7 +95,7 @@ class SavedModel:
                 self._session.close()
                 raise ArtifactError(f"{folder}: not a SavedModel that loads: {_first_line(error)}") from error
         try:
-            _check_weights(folder)
+            check_numbers(folder)
         except BaseException:
             self.close()
             raise
@@ -257,21 +260,6 @@ def _arrays(batch: BlockBatch) -> tuple[Ids, ...]:
 def _any_sample(manifest: Manifest) -> Sample:
     ids, tags = (to_array([0], feature.dtype) for feature in (manifest.features.id, manifest.features.tag))
     return Sample(ids, tags, ids, tags)
-
-
-def _check_weights(folder: Path) -> None:
-    """A training that has diverged leaves NaN, which graphs hide: relu may well make it zero.
-
-    Raises:
-        ArtifactError: a variable holds NaN.
-    """
-    try:
-        reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
-    except (OSError, ValueError, RuntimeError, tf.errors.OpError):
-        return  # a graph without variables
-    for name, dtype in reader.get_variable_to_dtype_map().items():
-        if dtype.is_floating and np.isnan(reader.get_tensor(name)).any():
-            raise ArtifactError(f"{folder / 'variables'}: {name.partition('/.')[0]} holds NaN")
 
 
 def _quietly(call: Callable[..., Any], *arguments: Any) -> Any:

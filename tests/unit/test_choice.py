@@ -16,8 +16,8 @@ from service.artifact import Architecture, Manifest, Signatures, to_array
 from service.batch import Floats, Sample
 from service.config import EngineChoice
 from service.engine import Engine, choice, native, tensorflow
+from service.engine.checkpoint import SUFFIX
 from service.engine.native import NativeEngine
-from service.engine.native.variables import SUFFIX
 from service.errors import ArtifactError
 from service.loading import open_version
 from service.training.export import Origin, export
@@ -124,13 +124,14 @@ def test_infinite_weights(exported: Path, tmp_path: Path) -> None:
     assert "(table_id) holds NaN or infinity" in fall_back(version, artifact.read_manifest(version))
 
 
+@pytest.mark.parametrize("chosen", ["auto", "native", "tensorflow"])
 @pytest.mark.parametrize("row", [-1, 30])
-def test_map_that_leaves_its_tables(make_din: MakeDin, tmp_path: Path, row: int) -> None:
-    """The native engine leaves a checkpoint alone of which a map names a row that no table has."""
+def test_map_that_leaves_its_tables(make_din: MakeDin, tmp_path: Path, row: int, chosen: EngineChoice) -> None:
+    """No engine serves a checkpoint of which a map names a row that no table has."""
     exported = export(make_din(maps={"id": MAPS["id"]}, rows={"id": 30, "tag": 64}), tmp_path, KNOWN, Origin())
     version = doctored(exported, "rows_id", row, tmp_path / "doctored")
-    reason = f"(rows_id) holds {row}, which is no row of tables of 30"
-    assert reason in fall_back(version, artifact.read_manifest(version))
+    with pytest.raises(ArtifactError, match=f"maps/id holds {row}, which is no row of tables of 30"):
+        choice.load(version, artifact.read_manifest(version), chosen)
 
 
 @pytest.mark.parametrize("chosen", ["auto", "native", "tensorflow"])

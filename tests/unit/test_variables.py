@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from service import artifact
 from service.artifact import Architecture, Feature, Features, Manifest
-from service.engine.native.variables import SUFFIX, read_weights, shapes
+from service.engine.checkpoint import SUFFIX
+from service.engine.native.variables import read_weights, shapes
 from service.engine.native.weights import arrays_of
 from service.errors import ArtifactError
 from service.training.din import to_bucket

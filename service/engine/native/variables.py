@@ -16,8 +16,6 @@ from service.errors import ArtifactError
 
 Shape: TypeAlias = tuple[int, ...]
 
-SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"  # of every variable's key in a checkpoint
-
 
 def shapes(
     tables: Mapping[str, tuple[int, int]], architecture: Architecture, maps: Mapping[str, int] | None = None
@@ -87,6 +85,8 @@ def read_weights(version: Path, manifest: Manifest) -> Weights:
 def _read_arrays(folder: Path, variables: Mapping[str, str]) -> dict[str, Array]:
     """The variables by role; one object where two roles are one variable."""
     import tensorflow as tf
+
+    from service.engine.checkpoint import SUFFIX
 
     try:
         reader = tf.train.load_checkpoint(str(folder / "variables"))
