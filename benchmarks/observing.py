@@ -4,13 +4,14 @@ python -m benchmarks.observing                     # four workloads, about five 
 python -m benchmarks.observing --starts 1 --rounds 1 --seconds 1 --workloads 10x20
 python -m benchmarks.observing --append            # to RESULTS.md
 
-Three servers on one core, each measured in turn, round by round: what else the machine does hits all of them. They are
-started anew a few times, as two processes of one program differ by some 5 %, for as long as they live. Their
-spans go to a collector that throws them away, on the load generator's core.
+One server on one core, switched between the three by a signal (`benchmarks.switched_server`) and measured in each in
+turn, round by round: what else the machine does hits all of them. It is started anew a few times, as two processes of
+one program differ. Its spans go to a collector that throws them away, on the load generator's core.
 """
 
 import argparse
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,10 +25,10 @@ from benchmarks.comparison import LOAD_CPUS, SERVER_CPUS, Model, Pace, Target
 from benchmarks.sections import Finding, Section
 from benchmarks.servers import Server
 from benchmarks.summary import Load, median_ratio
+from benchmarks.switched_server import BOTH, METRICS, MODES, OFF
 
 KEPT = 0.95  # of the throughput, with metrics and traces
 SEEDS = 100  # apart, for rounds
-OFF, METRICS, BOTH = "both off", "metrics", "metrics, 1 % traced"
 
 
 class Drain(BaseHTTPRequestHandler):
@@ -59,44 +60,38 @@ def collecting() -> Iterator[str]:
             thread.join()
 
 
-def unobserved(model: Model) -> Server:
-    """Our server with metrics that do nothing."""
-    arguments = ["benchmarks.unobserved_server", "serve", "--port", "{port}", "--model-dir", str(model.folder)]
-    return Server(OFF, arguments, SERVER_CPUS)
+class Switched(Target):
+    """The server, and how to have it as `MODES` say."""
+
+    def turn(self) -> None:
+        """Go on to the next mode."""
+        os.kill(self.server.pid, signal.SIGUSR1)
 
 
 def measure(model: Model, workloads: list[str], pace: Pace, starts: int) -> Section:
-    """Load all three in turn, `starts` times anew."""
+    """Load it in all three modes in turn, `starts` times anew."""
     rows, findings = [], []
-    found: dict[str, dict[str, list[Load]]] = {each: {OFF: [], METRICS: [], BOTH: []} for each in workloads}
+    found: dict[str, dict[str, list[Load]]] = {each: {mode: [] for mode in MODES} for each in workloads}
+    arguments = ["benchmarks.switched_server", "serve", "--port", "{port}", "--model-dir", str(model.folder)]
     for start in range(starts):
-        observed = servers.ours(model.folder, SERVER_CPUS, "--trace-ratio", "0.01")
-        trio = {OFF: unobserved(model), METRICS: servers.ours(model.folder, SERVER_CPUS), BOTH: observed}
-        with servers.running(*trio.values()):
-            targets = {name: Target(server, model.dtypes) for name, server in trio.items()}
+        server = Server("switched", [*arguments, "--trace-ratio", "0.01"], SERVER_CPUS)
+        with servers.running(server):
+            target = Switched(server, model.dtypes)
             for workload in workloads:
-                for name, loads in _rounds(targets, workload, pace, start * pace.rounds).items():
-                    found[workload][name] += loads
-    for workload, by_server in found.items():
-        rows += [_row(workload, name, each, by_server[OFF]) for name, each in by_server.items()]
-        findings += [_finding(model, workload, by_server, than) for than in (OFF, METRICS)]
+                for seed in range(start * pace.rounds, (start + 1) * pace.rounds):
+                    for mode in MODES:
+                        target.turn()
+                        found[workload][mode].append(target.load(workload, pace, connections=8, seed=SEEDS * seed))
+    for workload, by_mode in found.items():
+        rows += [_row(workload, mode, loads, by_mode[OFF]) for mode, loads in by_mode.items()]
+        findings += [_finding(model, workload, by_mode, than) for than in (OFF, METRICS)]
     if not Drain.taken:
         raise RuntimeError("no span arrived: nothing was traced")
     note = (
         f"8 connections; medians of {starts} starts with {pace.rounds} rounds of {pace.seconds:g} s each, in which "
-        "each server has its turn."
+        "each mode has its turn."
     )
     return Section(f"Being observed, {model.name}, one core", rows, findings, note)
-
-
-def _rounds(targets: dict[str, Target], workload: str, pace: Pace, first: int) -> dict[str, list[Load]]:
-    """Every round begins with another server: whoever comes after a pause runs on a cooler core."""
-    loads: dict[str, list[Load]] = {name: [] for name in targets}
-    names = list(targets)
-    for i in range(first, first + pace.rounds):
-        for name in (*names[i % 3 :], *names[: i % 3]):
-            loads[name].append(targets[name].load(workload, pace, connections=8, seed=SEEDS * i))
-    return loads
 
 
 def _of(loads: list[Load], figure: str) -> list[float]:
@@ -107,7 +102,7 @@ def _row(workload: str, name: str, loads: list[Load], off: list[Load]) -> dict[s
     rates = _of(loads, "requests_per_s")
     return {
         "workload": workload,
-        "server": name,
+        "on": name,
         "req/s": round(median(rates)),
         "of both off": f"{median_ratio(rates, _of(off, 'requests_per_s')):.3f}",
         "server CPU us/req": f"{median(_of(loads, 'server_cpu_us')):.1f}",

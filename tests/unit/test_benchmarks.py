@@ -18,7 +18,7 @@ from benchmarks.load import Usage, summarise
 from benchmarks.report import table, targets
 from benchmarks.sections import Finding
 from benchmarks.summary import median_ratio, percentile
-from benchmarks.unobserved_server import Silent
+from benchmarks.switched_server import Silent
 from service.artifact import Feature, Features, Manifest
 from service.schema import Limits, decode
 from service.training.intervals import make_sums
