@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 from prometheus_client.exposition import choose_encoder
 
 from service import __version__
-from service.collectors import Count, Drift, Facts, Ledger, Ledgers, Spread, Tally, Versions, several
+from service.collectors import Count, Drift, Facts, Ledger, Spread, Tally, Versions, make_ledger, several
 from service.spec import CONNECTIONS_REFUSED, PARTS, PHASES, SEQUENCES, SHED, STAGES
 from service.specs import MODES, SPEC, SPECS
 
@@ -25,7 +25,6 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, exposed: CollectorRegistry | None = None) -> None:
         self._registry = registry
-        self._ledgers = Ledgers()
         self._drift = Drift(exposed or registry, SPEC["din_score_drift_psi"].help)
         self._requests = self._count("din_requests_total")
         self._duration = self._tally("din_request_duration_seconds")
@@ -33,7 +32,7 @@ class Metrics:
         self._of_code("ok")
         stages = self._tally("din_stage_duration_seconds")
         self._stages = [stages.labels(stage) for stage in STAGES]
-        self._scored = self._ledgers.make(self._stages)
+        self._scored = make_ledger(self._stages)
         self._batch = [self._tally(f"din_batch_{each}") for each in ("rows", "requests", "padding_ratio")]
         self._in_flight = self._gauge("din_in_flight_requests")
         self._here = 0  # requests in flight
@@ -51,7 +50,7 @@ class Metrics:
         shed = self._counter("din_shed_total")
         self._shed = {reason: shed.labels(reason) for reason in SHED}
         lengths = self._tally("din_history_length")
-        self._asked = self._ledgers.make(
+        self._asked = make_ledger(
             [self._tally("din_request_candidates"), *[lengths.labels(sequence) for sequence in SEQUENCES]]
         )
         self._truncated = self._counter("din_history_truncated_total")
@@ -74,7 +73,6 @@ class Metrics:
                 self._gauge("din_training_click_ratio"),
             ),
             self._drift,
-            self._ledgers,
         )
         self._shadow = self._counter("din_shadow_requests_total")
         self._ready_s = self._gauge("din_ready_seconds")
@@ -199,8 +197,7 @@ class Metrics:
         self._by_version.answered(version, role, duration_s, probabilities)
 
     def count(self) -> None:
-        """Count what waits to be counted: so that it does not grow, and that other processes may read it."""
-        self._ledgers.count()
+        """Count what waits to be counted, so that other processes may read it."""
         self._by_version.count()
         self._in_flight.set(self._here)
 
@@ -224,7 +221,7 @@ class Metrics:
         """An engine ran a batch, and compiled as many programs first."""
         ledger = self._engines.get(engine)
         if ledger is None:
-            ledger = self._engines[engine] = self._ledgers.make(self._batch, self._batches.labels(engine))
+            ledger = self._engines[engine] = make_ledger(self._batch, self._batches.labels(engine))
         ledger.add((rows, requests, padding))
         if compilations:
             self._compilations["traffic"].inc(compilations)
@@ -243,7 +240,7 @@ class Metrics:
         return encode(self._drift), content_type
 
     def _of_code(self, code: str) -> Ledger:
-        ledger = self._codes[code] = self._ledgers.make([self._duration], self._requests.labels(code))
+        ledger = self._codes[code] = make_ledger([self._duration], self._requests.labels(code))
         return ledger
 
     def _count(self, name: str) -> Count:

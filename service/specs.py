@@ -65,7 +65,7 @@ SPECS = (
         "gauge",
         (),
         "Requests being handled. Counted from their headers' arrival until the answer is rendered; of several workers, "
-        "told ten times a second.",
+        "told every second.",
     ),
     Spec(
         "din_connections",
@@ -85,14 +85,14 @@ SPECS = (
         "din_queue_rows",
         "gauge",
         (),
-        "Candidates that wait for an executor. Set when the metrics are read; of several workers, ten times a second.",
+        "Candidates that wait for an executor. Set when the metrics are read; of several workers, every second.",
     ),
     Spec(
         "din_queue_age_seconds",
         "gauge",
         (),
         "How long the oldest request that waits for an executor has waited; 0 when none waits. In the worker where it "
-        "is longest. Set when the metrics are read; of several workers, ten times a second.",
+        "is longest. Set when the metrics are read; of several workers, every second.",
     ),
     Spec(
         "din_executors",
@@ -106,14 +106,14 @@ SPECS = (
         (),
         "Time that executors had a batch, from its release until its answers are on the event loop, those that run now "
         "included: its rate over din_executors is their utilisation. Counted when the metrics are read; of several "
-        "workers, ten times a second.",
+        "workers, every second.",
     ),
     Spec(
         "din_predicted_wait_seconds",
         "gauge",
         (),
         "How long a request that arrives now is expected to wait; half of the time to its deadline is let in. In the "
-        "slowest worker. Set when the metrics are read; of several workers, ten times a second.",
+        "slowest worker. Set when the metrics are read; of several workers, every second.",
     ),
     Spec(
         "din_shed_total",
@@ -214,7 +214,7 @@ SPECS = (
         "histogram",
         ("version",),
         "Probabilities that a version answered, its shadow copies among them: the distribution of its scores. Counted "
-        "within a tenth of a second of the answer. The last 8 versions are kept.",
+        "within a second or 64 requests of the answer. The last 8 versions are kept.",
         SHARE_BUCKETS,
     ),
     Spec(

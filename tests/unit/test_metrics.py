@@ -295,7 +295,7 @@ def test_drift_of_several_processes_is_that_of_their_scores_together(tmp_path: P
         "m = Metrics(CollectorRegistry(), Fleet(Path(sys.argv[2]), 2).metrics())\n"
         "m.version('1', 2.0, 1.0, 0.5, (0.05,) * 20)\n"
         "half = np.array(BOUNDS, np.float32)[int(sys.argv[1])::2] - np.float32(0.01)\n"
-        "m.answered('1', 'serving', 0.1, np.tile(half, 1000)); m.count()\n"
+        "m.answered('1', 'serving', 0.1, np.tile(half, 1000))\n"
         "print(m.exposition('')[0].decode())"
     )
     first, second = [
