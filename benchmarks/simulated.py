@@ -24,7 +24,7 @@ from service.training.data import load
 from service.training.recipe import load_recipe
 from service.training.simulate import Size, write
 
-CHANGES = {  # of the recipe `best`: no item is rare, and a sample too many to learn by heart
+CHANGES = {  # of the recipe `best`: no item is rare, and the samples are too many to be learnt by heart
     "dimension": 16,
     "dropout": 0.0,
     "replace_rate": 0.0,
