@@ -1,19 +1,15 @@
 """What is checked of a version's checkpoint before any engine serves it: what a graph would hide, or fail at later."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before the import: its banner is not for our log
-
 import numpy as np
-import tensorflow as tf
+from numpy.typing import NDArray
 
 from service.errors import ArtifactError
 
 SUFFIX: Final = "/.ATTRIBUTES/VARIABLE_VALUE"  # of every variable's key in a checkpoint
-PAIRS: Final = ("id", "tag")
 
 
 def check_numbers(folder: Path) -> None:
@@ -34,23 +30,33 @@ def check_maps(folder: Path, variables: Mapping[str, str]) -> None:
     Raises:
         ArtifactError: a map from buckets to rows that the manifest's `variables` name leaves its tables.
     """
-    maps = {variables[f"rows_{pair}"]: variables.get(f"table_{pair}") for pair in PAIRS if f"rows_{pair}" in variables}
+    maps = {
+        key: variables.get(role.replace("rows_", "table_", 1))
+        for role, key in variables.items()
+        if role.startswith("rows_")
+    }
     reader = _open(folder) if maps else None
     if reader is None:
         return
-    shapes = reader.get_variable_to_shape_map()
+    shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
     for rows, table in maps.items():
-        if rows + SUFFIX not in shapes or not shapes.get(f"{table}{SUFFIX}"):
+        if rows + SUFFIX not in dtypes or not dtypes[rows + SUFFIX].is_integer or not shapes.get(f"{table}{SUFFIX}"):
             continue  # misnamed, which is the native engine's business
-        found, most = reader.get_tensor(rows + SUFFIX), shapes[f"{table}{SUFFIX}"][0]
-        if (outside := found[(found < 0) | (found >= most)]).size:
-            raise ArtifactError(
-                f"{folder / 'variables'}: {rows} holds {outside[0]}, which is no row of tables of {most}"
-            )
+        found = outside(reader.get_tensor(rows + SUFFIX), shapes[f"{table}{SUFFIX}"][0])
+        if found is not None:
+            raise ArtifactError(f"{folder / 'variables'}: {rows} {found}")
+
+
+def outside(rows: NDArray[np.int32], most: int) -> str | None:
+    """That a map, of any shape, names a row that tables of `most` do not have, as the rest of a sentence."""
+    found = rows[(rows < 0) | (rows >= most)]
+    return f"holds {found[0]}, which is no row of tables of {most}" if found.size else None
 
 
 def _open(folder: Path) -> Any:
     """A reader of the checkpoint; None: the graph has no variables."""
+    import tensorflow as tf
+
     try:
         return tf.train.load_checkpoint(str(folder / "variables" / "variables"))
     except (OSError, ValueError, RuntimeError, tf.errors.OpError):

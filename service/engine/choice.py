@@ -11,6 +11,7 @@ from service.artifact import Manifest, to_array
 from service.batch import Floats, Ids, Sample
 from service.config import EngineChoice
 from service.engine import Engine, native, tensorflow
+from service.engine.checkpoint import check_maps
 from service.errors import ArtifactError
 from service.trial import Verdict
 
@@ -36,6 +37,7 @@ def load(
     model = tensorflow.SavedModel(version, intra_op_threads, inter_op_threads)
     reason = None
     try:
+        check_maps(version, manifest.variables or {})
         tensorflow.open_engine(model, manifest)  # what the manifest names is there, or no engine serves it
         if choice != "tensorflow":
             try:

@@ -39,10 +39,12 @@ def load(version: Path, manifest: Manifest, *, intra_op_threads: int = 1, inter_
     """Load a version with the best signature it has.
 
     Raises:
-        ArtifactError: not a SavedModel, or without the signatures, inputs or outputs its manifest names.
+        ArtifactError: not a SavedModel, or without the signatures, inputs or outputs its manifest names; or a map of
+            its names a row that its tables do not have.
     """
     model = SavedModel(version, intra_op_threads, inter_op_threads)
     try:
+        check_maps(version, manifest.variables or {})
         return open_engine(model, manifest)
     except Exception:
         model.close()
@@ -53,10 +55,8 @@ def open_engine(model: "SavedModel", manifest: Manifest, fallback_reason: str | 
     """Call a SavedModel by the best signature that its manifest names.
 
     Raises:
-        ArtifactError: it does not have the signatures, inputs or outputs its manifest names, or a map of its names a
-            row that its tables do not have.
+        ArtifactError: it does not have the signatures, inputs or outputs its manifest names.
     """
-    check_maps(model.folder, manifest.variables or {})
     rows = RowEngine(model, manifest, fallback_reason)  # named even where it is not called
     score = manifest.signatures.score
     return BlockEngine(model, manifest, score, fallback_reason) if score else rows

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from service.artifact import LEARNED, MANIFEST, Activation, Architecture, Manifest
+from service.engine.checkpoint import SUFFIX, outside
 from service.engine.native.weights import Array, Weights, arrays_of, fold
 from service.errors import ArtifactError
 
@@ -86,8 +87,6 @@ def _read_arrays(folder: Path, variables: Mapping[str, str]) -> dict[str, Array]
     """The variables by role; one object where two roles are one variable."""
     import tensorflow as tf
 
-    from service.engine.checkpoint import SUFFIX
-
     try:
         reader = tf.train.load_checkpoint(str(folder / "variables"))
         stored = reader.get_variable_to_shape_map()
@@ -115,6 +114,4 @@ def _problem(role: str, array: Array, shape: Shape, rows: int | None) -> str | N
         return "holds NaN or infinity"
     if role.endswith("variance") and (array < 0).any():
         return "is negative somewhere"
-    if rows is not None and (outside := array[(array < 0) | (array >= rows)]).size:
-        return f"holds {outside[0]}, which is no row of tables of {rows}"
-    return None
+    return None if rows is None else outside(array, rows)
