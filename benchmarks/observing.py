@@ -1,6 +1,6 @@
 """What being observed costs: throughput with metrics and 1 % of the requests traced, against both off.
 
-python -m benchmarks.observing                     # four workloads, about five minutes
+python -m benchmarks.observing                     # four workloads, about nine minutes
 python -m benchmarks.observing --starts 1 --rounds 1 --seconds 1 --workloads 10x20
 python -m benchmarks.observing --append            # to RESULTS.md
 

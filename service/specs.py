@@ -214,7 +214,7 @@ SPECS = (
         "histogram",
         ("version",),
         "Probabilities that a version answered, its shadow copies among them: the distribution of its scores. Counted "
-        "within a second or 64 requests of the answer. The last 8 versions are kept.",
+        "within a second or 256 requests of the answer. The last 8 versions are kept.",
         SHARE_BUCKETS,
     ),
     Spec(
