@@ -12,6 +12,7 @@ from service.batch import Floats, Ids, Sample
 from service.config import EngineChoice
 from service.engine import Engine, native, tensorflow
 from service.engine.checkpoint import check_maps
+from service.engine.native.variables import find_variables
 from service.errors import ArtifactError
 from service.trial import Verdict
 
@@ -62,13 +63,20 @@ def load_tried(
         ArtifactError: it does not load.
     """
     if verdict.engine == native.NativeEngine.name:
-        return native.load(version, manifest)
+        return native.load(version, manifest, verdict.places)
     model = tensorflow.SavedModel(version, intra_op_threads, inter_op_threads)
     try:
         return tensorflow.open_engine(model, manifest, verdict.fallback_reason)
     except Exception:
         model.close()
         raise
+
+
+def settle(version: Path, served: Engine, manifest: Manifest) -> Verdict:
+    """What a process that has loaded a version tells one that will."""
+    is_native = served.name == native.NativeEngine.name
+    places = find_variables(version, manifest.variables or {}) if is_native else None
+    return Verdict(served.name, served.fallback_reason, places)
 
 
 def _load_native(version: Path, manifest: Manifest, model: tensorflow.SavedModel) -> Engine:

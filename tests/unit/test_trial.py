@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from service.errors import ArtifactError
-from service.trial import Trials, Verdict
+from service.trial import NICE, Trials, Verdict
 
 VERSION = Path("model/7")
 
 
-def child(code: str, timeout_s: float = 60) -> Trials:
+def child(code: str, timeout_s: float = 60, patience_s: float = 60) -> Trials:
     """Trials whose process runs `code` with the version as its argument."""
-    trials = Trials(timeout_s=timeout_s)
+    trials = Trials(timeout_s=timeout_s, patience_s=patience_s)
     trials._command = [sys.executable, "-c", code]
     return trials
 
@@ -48,7 +48,30 @@ def test_failed_child_is_a_reason(code: str, reason: str) -> None:
 def test_child_that_takes_too_long_is_ended() -> None:
     """A trial has an end."""
     with pytest.raises(ArtifactError, match="took longer than 0 s"):
-        child("import time; time.sleep(60)", timeout_s=0.2).run(VERSION)
+        child("import time; time.sleep(60)", timeout_s=0.2, patience_s=0.2).run(VERSION)
+
+
+def test_child_that_gets_nowhere_is_begun_anew(tmp_path: Path) -> None:
+    """Where the lowest priority is not enough, a second child has a better one, and its verdict is the trial's."""
+    log = tmp_path / "log"
+    code = f"""
+import json, os, time
+from service.trial import yield_to_all
+yield_to_all()
+policy = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
+with open({str(log)!r}, "a") as file:
+    file.write(f"{{os.getpid()}} {{policy}} {{os.getpriority(os.PRIO_PROCESS, 0)}}\\n")
+if len(open({str(log)!r}).readlines()) == 1:
+    time.sleep(60)
+print(json.dumps({{"engine": "native"}}))
+"""
+    assert child(code, patience_s=5).run(VERSION) == Verdict("native")
+    (first, low, _), (second, policy, nice) = [line.split() for line in log.read_text().splitlines()]
+    assert not Path("/proc", first).exists()
+    assert first != second
+    if hasattr(os, "SCHED_IDLE"):
+        assert (int(low), int(policy)) == (os.SCHED_IDLE, os.SCHED_OTHER)
+    assert int(nice) == max(NICE, os.getpriority(os.PRIO_PROCESS, 0))
 
 
 def test_child_that_cannot_start_is_a_reason() -> None:

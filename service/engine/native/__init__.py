@@ -4,11 +4,13 @@ from __future__ import annotations  # the names of _forward, which may not be bu
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from service.artifact import Manifest
 from service.batch import Floats, Ids, RaggedBatch, Sample
+from service.engine.native.stored import Place
 from service.engine.native.variables import read_weights
 from service.engine.native.weights import Neurons, Unit, Weights
 from service.errors import ArtifactError
@@ -77,15 +79,20 @@ class NativeEngine:
         """The memory goes when nothing runs on it any more."""
 
 
-def load(version: Path, manifest: Manifest) -> NativeEngine:
+def load(version: Path, manifest: Manifest, places: Sequence[Sequence[Any]] | None = None) -> NativeEngine:
     """Load a version.
+
+    Args:
+        version: its folder.
+        manifest: its manifest.
+        places: where its variables are, as told by a process that has loaded and proven it.
 
     Raises:
         ArtifactError: the C code is not there, or the version's network is not one that it computes.
     """
     if PROBLEM:
         raise ArtifactError(f"no native engine: {PROBLEM}")
-    weights = read_weights(version, manifest)
+    weights = read_weights(version, manifest, None if places is None else [Place(*each) for each in places])
     try:
         return NativeEngine(weights)
     except (ValueError, MemoryError) as error:

@@ -12,6 +12,8 @@ import numpy as np
 
 from service.artifact import LEARNED, MANIFEST, Activation, Architecture, Manifest
 from service.engine.checkpoint import SUFFIX, outside
+from service.engine.native import stored
+from service.engine.native.stored import Place
 from service.engine.native.weights import Array, Weights, arrays_of, fold
 from service.errors import ArtifactError
 
@@ -53,8 +55,13 @@ def _mlp_shapes(role: str, sizes: Sequence[int], activation: Activation) -> dict
     return found
 
 
-def read_weights(version: Path, manifest: Manifest) -> Weights:
+def read_weights(version: Path, manifest: Manifest, places: Sequence[Place] | None = None) -> Weights:
     """Read a version's variables and fold them.
+
+    Args:
+        version: its folder.
+        manifest: its manifest.
+        places: where `find_variables` has found them, in a process that has proven them.
 
     Raises:
         ArtifactError: the manifest does not describe the network, or the variables are not what it describes.
@@ -70,46 +77,77 @@ def read_weights(version: Path, manifest: Manifest) -> Weights:
     for role in sorted(wanted ^ variables.keys()):
         problem = "missing" if role in wanted else "the architecture has no such variable"
         raise ArtifactError(f"{version / MANIFEST}: variables.{role}: {problem}")
-    arrays = _read_arrays(version / "variables", variables)
+    proven = places is not None
+    found = read_variables(version, variables) if places is None else stored.read(version / "variables", places)
+    arrays = _by_role(found, variables)
     tables |= {name: (_length(arrays[f"table_{name}"]), features[name].dimension) for name in maps}
     for role, shape in shapes(tables, architecture, maps).items():
         rows = tables[role.removeprefix("rows_")][0] if role.startswith("rows_") else None
-        if found := _problem(role, arrays[role], shape, rows):
-            raise ArtifactError(f"{version / 'variables'}: {variables[role]} ({role}) {found}")
+        if wrong := _misfit(arrays[role], shape, rows) or (None if proven else _problem(role, arrays[role], rows)):
+            raise ArtifactError(f"{version / 'variables'}: {variables[role]} ({role}) {wrong}")
     with np.errstate(all="ignore"):  # what overflows is found in the result
         weights = fold(arrays, architecture)
-    if not all(np.isfinite(each).all() for each in arrays_of(weights)):
+    if not proven and not all(np.isfinite(each).all() for each in arrays_of(weights)):
         raise ArtifactError(f"{version / 'variables'}: weights too large to be folded in float32")
     return weights
 
 
-def _read_arrays(folder: Path, variables: Mapping[str, str]) -> dict[str, Array]:
-    """The variables by role; one object where two roles are one variable."""
+def read_variables(version: Path, variables: Mapping[str, str]) -> list[Array]:
+    """The variables that a manifest names, each once, by the order of their keys.
+
+    Raises:
+        ArtifactError: they cannot be read.
+    """
     import tensorflow as tf
 
+    folder = version / "variables"
     try:
         reader = tf.train.load_checkpoint(str(folder / "variables"))
-        stored = reader.get_variable_to_shape_map()
+        shapes_by_name = reader.get_variable_to_shape_map()
         for role, key in variables.items():
-            if key + SUFFIX not in stored:
+            if key + SUFFIX not in shapes_by_name:
                 raise ArtifactError(f"{folder}: {key} ({role}) is missing")
-        arrays = {key: reader.get_tensor(key + SUFFIX) for key in sorted(set(variables.values()))}
+        return [np.asarray(reader.get_tensor(key + SUFFIX)) for key in _keys(variables)]
     except (OSError, ValueError, LookupError, RuntimeError, tf.errors.OpError) as error:
         raise ArtifactError(f"{folder}: cannot be read: {(str(error).splitlines() or [''])[0]}") from error
-    return {role: np.asarray(arrays[key]) for role, key in variables.items()}
+
+
+def find_variables(version: Path, variables: Mapping[str, str]) -> list[Place] | None:
+    """Where in a version's files `read_variables` finds what it does; None if that cannot be told.
+
+    Raises:
+        ArtifactError: they cannot be read.
+    """
+    arrays = read_variables(version, variables)
+    return stored.find(version / "variables", [key + SUFFIX for key in _keys(variables)], arrays)
+
+
+def _keys(variables: Mapping[str, str]) -> list[str]:
+    return sorted(set(variables.values()))
+
+
+def _by_role(arrays: Sequence[Array], variables: Mapping[str, str]) -> dict[str, Array]:
+    """One object where two roles are one variable."""
+    by_key = dict(zip(_keys(variables), arrays, strict=True))
+    return {role: by_key[key] for role, key in variables.items()}
 
 
 def _length(array: Array) -> int:
     return len(array) if array.ndim else 0
 
 
-def _problem(role: str, array: Array, shape: Shape, rows: int | None) -> str | None:
-    """What is wrong with a variable, if anything, as the rest of a sentence; a map is one of tables with `rows`."""
+def _misfit(array: Array, shape: Shape, rows: int | None) -> str | None:
+    """Why a variable is none of this shape, as the rest of a sentence; a map is one of tables with `rows`."""
     dtype = np.dtype(np.float32 if rows is None else np.int32)
     if array.dtype != dtype:
         return f"is {array.dtype}, not {dtype}"
     if array.shape != shape:
         return f"has the shape {array.shape}, not {shape}"
+    return None
+
+
+def _problem(role: str, array: Array, rows: int | None) -> str | None:
+    """What is wrong with a variable's numbers, if anything, as the rest of a sentence."""
     if not np.isfinite(array).all():
         return "holds NaN or infinity"
     if role.endswith("variance") and (array < 0).any():
