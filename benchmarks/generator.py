@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,7 @@ class Order:
     path: str = "/score"
     deadline_ms: float = 1000.0  # what counts as in time: the server's own default
     pid: int = 0  # of the server, whose CPU time is to be told
+    busy: float = 0.0  # keep it busy for this share of a core's time, from `rate` on; 0: keep the rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +130,15 @@ class Generator:
             self._idle.pop().send(self._next(time.perf_counter()))
         await self._quiet.wait()
 
+    def due(self) -> Iterable[float]:
+        """When an open loop's requests are due, from now on."""
+        order, now = self.order, time.perf_counter()
+        due: list[float] = (now + arrivals(order.rate, order.warm_s + order.seconds, order.seed)).tolist()
+        return due[: order.requests]
+
     async def open(self) -> None:
         """Send when each request is due, on an idle connection or, where there is none, on the first that will be."""
-        order, now = self.order, time.perf_counter()
-        due = now + arrivals(order.rate, order.warm_s + order.seconds, order.seed)
-        for at in due[: order.requests].tolist():
+        for at in self.due():
             if self.stopped:
                 break
             while (left := at - time.perf_counter()) > 0:  # noqa: ASYNC110  no event tells the time

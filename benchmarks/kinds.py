@@ -66,10 +66,10 @@ class Kinds:
         model_dir.mkdir(exist_ok=True)
         return publish(self._folders, model_dir, version)
 
-    def load_command(self, port: int, rate: float, seconds: float) -> list[str]:
+    def load_command(self, port: int, rate: float, seconds: float, *more: str) -> list[str]:
         """What runs a load that checks each answer, at so many requests/s; 0: a closed loop."""
         given = [str(port), str(self._expected), "--rate", str(rate), "--seconds", str(seconds)]
-        return [sys.executable, "-m", "benchmarks.checked_load", *given]
+        return [sys.executable, "-m", "benchmarks.checked_load", *given, *more]
 
 
 def write_expected(kinds: Sequence[Path], workload: Workload, file: Path) -> None:

@@ -120,6 +120,11 @@ def null(rows: int, cpus: Sequence[int]) -> Server:
     return Server("null", ["benchmarks.null_server", str(rows), "{port}"], cpus)
 
 
+def constant(work_us: float, cpus: Sequence[int]) -> Server:
+    """A server that does the same for every request, whatever its size: as much as takes so long at best."""
+    return Server("constant work", ["benchmarks.null_server", "0", "{port}", str(work_us)], cpus)
+
+
 @contextmanager
 def running(*servers: Server) -> Iterator[None]:
     """Wait until the servers are ready, and stop them at the end."""

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from benchmarks import quality, simulated
+from benchmarks import null_server, quality, simulated
 from benchmarks.bodies import WORKLOADS, Body, Workload, make_bodies, make_samples
 from benchmarks.connection import CLOSED, Exchange
 from benchmarks.generator import Order, Outcome, arrivals, judge
@@ -18,8 +18,9 @@ from benchmarks.load import Usage, summarise
 from benchmarks.report import table, targets
 from benchmarks.sections import Finding
 from benchmarks.summary import median_ratio, percentile
-from benchmarks.switched_server import Silent
+from benchmarks.switched_server import MODES, OFF, TURN, WARM, Silent, Switch, ignore
 from service.artifact import Feature, Features, Manifest
+from service.novelty import Novelty
 from service.schema import Limits, decode
 from service.training.intervals import make_sums
 
@@ -229,9 +230,61 @@ def test_silent_metrics_hear_nothing() -> None:
     """What observing costs is measured against metrics that no report changes, and that can be read all the same."""
     silent = Silent(CollectorRegistry())
     before = silent.exposition("")
-    silent.enter()
     silent.request("ok", 0.1)
-    silent.stages(1, 2, 3, 4, 5)
+    silent.history(truncated=True, empty=True)
     silent.batch("fake", 1, 1, 0.0, 0)
     assert silent.exposition("") == before
     assert b"din_requests_total" in before[0]
+
+
+def test_modes_take_turns_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each mode has as many requests of each round, and neither the first requests nor a pause counts for any."""
+    now = [0.0]
+    monkeypatch.setattr("benchmarks.switched_server.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("benchmarks.switched_server.time.process_time", lambda: now[0] / 2)
+    switch = Switch()
+
+    def load(requests: int) -> None:
+        for _ in range(requests):
+            now[0] += 0.001
+            switch.arrived()
+
+    load(WARM)
+    first = switch.mode
+    load(TURN - 2)
+    assert switch.mode == first
+    now[0] += 5.0
+    load(TURN)
+    assert {spent.requests for spent in switch.spent.values()} == {0}
+    load(1 + 6 * TURN)
+    for mode, spent in switch.spent.items():
+        turns = 3 if mode == first else 2
+        assert spent.requests == TURN * turns
+        assert (spent.wall_s, spent.cpu_s) == pytest.approx((TURN * turns / 1000, TURN * turns / 2000))
+
+
+def test_modes_are_this_servers_alone() -> None:
+    """Metrics and look-ups go off where they were made by the switch, and nowhere else in the process."""
+    offer, switch = Novelty.offer, Switch()
+    metrics, novelty = switch.make_metrics(CollectorRegistry()), switch.make_novelty(print)
+    had = set()
+    for _ in MODES:
+        switch.turn()
+        had.add(switch.mode)
+        assert isinstance(metrics, Silent) == (switch.mode == OFF)
+        assert (novelty.offer == ignore) == (switch.mode == OFF)
+        assert Novelty.offer is offer
+    assert had == set(MODES)
+
+
+def test_constant_work_answers_each_candidate() -> None:
+    """A server of constant work answers as many probabilities as there are candidates, when the body is whole."""
+    written: list[bytes] = []
+    transport = type("Transport", (), {"write": lambda _, data: written.append(data)})()
+    server = null_server.Null(0, hashes=2)
+    server.connection_made(transport)
+    body = b'{"candidates":{"ids":[1,2,3],"tags":[1,1,1]}}'
+    server.data_received(b"POST /score HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:10])
+    assert not written
+    server.data_received(body[10:])
+    assert len(orjson.loads(written[0].partition(b"\r\n\r\n")[2])["probabilities"]) == 3
