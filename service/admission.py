@@ -7,7 +7,7 @@ from service.errors import Overloaded
 
 # How much of the time that is left a request may be expected to wait. A core that is shared was seen to run at half its
 # speed for a second (benchmarks/RESULTS.md): who is let in should be answered in time even then.
-PROMISED = 0.5
+PROMISED = 0.4
 
 _KEPT = 15 / 16  # of what was known, with each observation: the newest sixteen or so count
 _SURPRISE = 8.0  # an observation counts as at most so many times what was expected: a pause is no new pace

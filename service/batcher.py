@@ -258,6 +258,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         while (run := self._inbox.get()) is not None:
             self._execute(run)
             self._report(loop, run)
+            del run  # or else an executor with nothing to do would hold its last version
 
     def _execute(self, run: _Run[Key, Payload, Answer]) -> None:
         started = time.perf_counter()

@@ -28,8 +28,8 @@ def test_soak(kinds: Kinds, tmp_path: Path) -> None:
                 response = admin(server, "POST", f"versions/{1 + loads % 3}/activate")
                 assert response.status_code == 200, response.text
                 loads += 1
+                time.sleep(1)  # the version that served before is freed
                 held.append((passed, process.memory_info().rss))
-                time.sleep(1)
         text = httpx2.get(server.url + "/metrics").text
     settled = next(rss for passed, rss in held if passed >= SETTLED * SECONDS)
     assert max(rss for passed, rss in held if passed >= SETTLED * SECONDS) <= GROWTH * settled

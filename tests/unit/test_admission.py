@@ -67,7 +67,7 @@ def test_wait_is_rows_times_pace() -> None:
     ],
 )
 def test_who_can_make_it_is_let_in(ahead: int, wait_s: float, let_in: bool) -> None:
-    """A request is let in that should wait no more than half of what it has left, and one that meets nobody always."""
+    """A request is let in that should wait no longer than is promised, and one that meets nobody always."""
     assert in_time(ahead, wait_s, 1.0) is let_in
 
 
@@ -120,10 +120,10 @@ def test_pressed_before_anybody_is_refused() -> None:
     """Half of the queue, or of the wait that a deadline allows, is pressure; a short queue that moves is none."""
     admission = Admission(100, 1)
     admission.ran(10, 0.05, 0.1)  # 10 ms a row
-    assert not admission.pressed(1.0, 0.0)
+    assert not admission.pressed(1.25, 0.0)
     admission.waiting = 20
-    assert not admission.pressed(1.0, 0.0)
-    assert admission.pressed(1.0, 0.3)
-    assert admission.pressed(0.5, 0.0)
+    assert not admission.pressed(1.25, 0.0)
+    assert admission.pressed(1.25, 0.3)
+    assert admission.pressed(0.625, 0.0)
     admission.waiting = 51
     assert admission.pressed(60.0, 0.0)

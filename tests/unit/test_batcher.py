@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import weakref
 from collections.abc import AsyncIterator
 from typing import TypeAlias
 
@@ -101,6 +102,23 @@ async def test_oldest_that_waits_has_an_age(batcher: Running, gate: Gate, blocke
         batcher.withdraw(oldest)
     assert batcher.age_s == 0
     gate.opened.set()
+
+
+async def test_idle_executor_holds_nothing() -> None:
+    """What a batch was made of is free when it has ended, however long its executor then waits for the next."""
+
+    class Version:
+        """A key whose end can be seen."""
+
+    batcher: Batcher[Version, int, int] = Batcher(lambda _, payloads: payloads, Policy(10, 20), 2)
+    await batcher.start()
+    version = Version()
+    gone = asyncio.Event()
+    weakref.finalize(version, asyncio.get_running_loop().call_soon_threadsafe, gone.set)
+    await batcher.submit(version, 1, 1, FAR).future
+    del version
+    await asyncio.wait_for(gone.wait(), 10)
+    await batcher.stop(5)
 
 
 async def test_busy_time_goes_on_while_a_batch_runs(batcher: Running, gate: Gate, blocked: Jobs) -> None:

@@ -82,8 +82,8 @@ def scorer() -> Scorer:
 
 @pytest.fixture
 def gate(scorer: Scorer) -> Gate:
-    """In front of `scorer`; it knows that a candidate takes 20 bytes and that deadlines are 1.1 s away."""
-    gate = Gate(scorer, Metrics(CollectorRegistry()), 1100.0, 50)
+    """In front of `scorer`; it knows that a candidate takes 20 bytes and that deadlines are 1.375 s away."""
+    gate = Gate(scorer, Metrics(CollectorRegistry()), 1375.0, 50)
     gate.learn(10, 200)
     return gate
 
@@ -102,7 +102,7 @@ async def test_refusal_holds_for_a_moment(gate: Gate, scorer: Scorer) -> None:
     scorer._batcher._admission.running = 1
     assert refused(gate, Head(200, None, None), now + 0.0005)
     assert not refused(gate, Head(180, None, None), now + 0.0005)
-    assert not refused(gate, Head(200, 1100.0, None), now + 0.0005)
+    assert not refused(gate, Head(200, 1375.0, None), now + 0.0005)
     assert not refused(gate, Head(200, None, None), now + 0.0015)
 
 
