@@ -27,11 +27,12 @@ RUN apt-get update \
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
-# Beside the environment, not into it: the final stage lays these few files over the large layer. The native engine is
+# Beside the environment, not into it: the final stage lays these few files over the large layer. The C code is
 # optional for pip, but not here.
 RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --prefix /opt/dinserve . \
- && ls /opt/dinserve/lib/python3*/site-packages/service/engine/native/_forward.abi3.so
+ && ls /opt/dinserve/lib/python3*/site-packages/service/engine/native/_forward.abi3.so \
+ && ls /opt/dinserve/lib/python3*/site-packages/service/_counts.abi3.so
 
 FROM ${BASE_IMAGE}
 # For the rollout file. A fresh volume takes the owner of the folder that it covers.

@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -235,7 +236,9 @@ def try_version(folder: Path, engine: EngineChoice) -> None:
         return choice.load(version, manifest, engine)
 
     served = open_version(folder, load)
-    click.echo(json.dumps({"engine": served.engine.name, "fallback_reason": served.engine.fallback_reason}))
+    from service.engine import choice
+
+    click.echo(json.dumps(asdict(choice.settle(folder, served.engine, served.manifest))))
 
 
 @main.command()

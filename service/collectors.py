@@ -5,9 +5,6 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +15,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar, Sample
 
 from service.drift import Window
+from service.ledgers import BUILT, Journal, Ledger, Table
 
 MOST_VERSIONS = 8  # of which series are kept: a server that gets a version an hour would otherwise keep thousands
 
@@ -30,11 +28,15 @@ def several() -> bool:
 class _Fed(MetricWrapperBase):
     """A collector of which some is still in ledgers; it is counted when the collector is read."""
 
-    _ledgers: "tuple[Ledger, ...]" = ()
+    _ledgers: tuple[Ledger, ...] = ()
 
-    def feed(self, ledger: "Ledger") -> None:
+    def feed(self, ledger: Ledger) -> None:
         """A ledger has some of it."""
         self._ledgers = (*self._ledgers, ledger)
+
+    def starve(self, ledger: Ledger) -> None:
+        """A ledger has no more of it."""
+        self._ledgers = tuple(each for each in self._ledgers if each is not ledger)
 
     def _child_samples(self) -> Iterable[Sample]:
         for ledger in self._ledgers:
@@ -43,18 +45,19 @@ class _Fed(MetricWrapperBase):
 
 
 class Tally(_Fed, Histogram):
-    """A histogram that counts many values at once."""
+    """A histogram that ledgers feed."""
 
-    def observe_all(self, values: NDArray[Any]) -> None:
-        """Count every value (N,)."""
-        self._count(np.searchsorted(self._upper_bounds, values), values)  # the first bound that is no less
+    @property
+    def bounds(self) -> tuple[float, ...]:
+        """The upper ones of its buckets, rising; the last is infinity."""
+        return tuple(self._upper_bounds)
 
-    def _count(self, places: NDArray[np.intp], values: NDArray[Any]) -> None:
-        """Count values (N,) in buckets `places` (N,)."""
-        for bucket, count in zip(self._buckets, np.bincount(places).tolist(), strict=False):
+    def tell(self, counts: Sequence[int], total: float) -> None:
+        """Count so many values in each bucket, which add up to `total`."""
+        for bucket, count in zip(self._buckets, counts, strict=True):
             if count:
                 bucket.inc(count)
-        self._sum.inc(float(values.sum()))
+        self._sum.inc(total)
 
     def mark(self, value: float, exemplar: dict[str, str]) -> None:
         """Keep an exemplar of the bucket that holds `value`, which only OpenMetrics shows."""
@@ -66,105 +69,23 @@ class Count(_Fed, Counter):
     """A counter of the rows of ledgers."""
 
 
-class Ledger:
-    """Rows of numbers, of which each column goes to a histogram, counted together when somebody reads one of them.
-
-    A row takes 0.15 us, and as much again when it is counted; a call of each histogram takes 0.8 us, and several times
-    that on a request's way, where nothing of it is in the core's caches.
-
-    Args:
-        columns: histograms.
-        counter: of the rows.
-    """
-
-    _MOST = 512  # rows that wait; counting them takes less than half a millisecond
-
-    def __init__(self, columns: Sequence[Tally], counter: Count | None = None) -> None:
-        self._columns = columns
-        self._counter = counter
-        self._rows: list[tuple[float, ...]] = []  # one list for ever: a thread may be about to append to it
-        self._counting = Lock()
-        for each in [*columns, *([counter] if counter else [])]:
-            each.feed(self)
-
-    def add(self, row: tuple[float, ...]) -> None:
-        """Count a value in each column, soon."""
-        self._rows.append(row)
-        if len(self._rows) >= self._MOST:
-            self.count()
-
-    def count(self) -> None:
-        """Count what waits."""
-        with self._counting:
-            rows = self._rows[:]
-            del self._rows[: len(rows)]
-            if not rows:
-                return
-            number = len(self._columns)
-            flat = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * number)  # half of np.array's time
-            for column, values in zip(self._columns, flat.reshape(-1, number).T, strict=True):
-                column.observe_all(values)
-            if self._counter is not None:
-                self._counter.inc(len(rows))
-
-
-class Journal(Ledger):
-    """A ledger that keeps nothing: several processes read each other's histograms from files, at any time."""
-
-    def add(self, row: tuple[float, ...]) -> None:
-        """Count a value in each column."""
-        for column, value in zip(self._columns, row, strict=True):
-            column.observe(value)
-        if self._counter is not None:
-            self._counter.inc()
-
-
-def make_ledger(columns: Sequence[Tally], counter: Count | None = None) -> Ledger:
+def make_ledger(columns: Sequence[Tally], counter: Count | None = None, spread: "Spread | None" = None) -> Ledger:
     """The ledger for this process, alone or one of several."""
-    return (Journal if several() else Ledger)(columns, counter)
+    return (Table if BUILT and not several() else Journal)(columns, counter, spread)
 
 
 class Spread(Tally):
-    """A histogram of shares that come in arrays, which are counted together: a twentieth of the time, one by one.
+    """A histogram of shares, with the bounds of equal bins from 0 to 1.
 
-    Its bounds are those of equal bins from 0 to 1, so that a bin is found by a product; a search takes twice as long.
+    So a bin is found by a product; a search takes twice as long.
     """
-
-    _MOST_ARRAYS, _MOST_VALUES = 256, 32_768  # that wait; counting them takes less than half a millisecond
-    _LONGEST_S = 1.0
-    _counted: float
-    _values: int
-
-    def add(self, values: NDArray[np.float32], now: float) -> None:
-        """Count every value, soon; `now` in monotonic seconds."""
-        self._arrays.append(values)
-        self._values += len(values)
-        full = self._values >= self._MOST_VALUES or len(self._arrays) >= self._MOST_ARRAYS
-        if full or now - self._counted >= self._LONGEST_S:
-            self._counted = now
-            self.count()
 
     def observe_all(self, values: NDArray[np.float32]) -> None:
         """Count every value (N,)."""
         bins = len(self._upper_bounds) - 1  # and one beyond 1
         # In doubles, as a float32 times so small a number is exact in them: what is on a bound does not get beyond it.
         places = np.ceil(np.multiply(values, bins, dtype=np.float64)).astype(np.intp) - 1
-        self._count(places.clip(0, bins), values)
-
-    def _metric_init(self) -> None:
-        super()._metric_init()
-        self._arrays: list[NDArray[np.float32]] = []
-        self._counted, self._values = 0.0, 0
-
-    def count(self) -> None:
-        """Count what waits."""
-        arrays, self._arrays, self._values = self._arrays, [], 0
-        if arrays:
-            self.observe_all(np.concatenate(arrays))
-
-    def _child_samples(self) -> Iterable[Sample]:
-        self.count()
-        return super()._child_samples()
+        self.tell(np.bincount(places.clip(0, bins), minlength=bins + 1).tolist(), float(values.sum()))
 
 
 class Drift(Collector):
@@ -228,17 +149,37 @@ class Facts:
 
 
 class Versions:
-    """The series of each version; of all but the last few that answered or came they are dropped, where possible."""
+    """The series of each version; of all but the last few that answered or came they are dropped, where possible.
 
-    def __init__(self, duration: Tally, difference: Histogram, probability: Spread, facts: Facts, drift: Drift) -> None:
+    Args:
+        duration: of its answers, by version and role.
+        difference: of its scores from those it is the shadow of.
+        probability: that it gave.
+        facts: of it.
+        drift: of what it gave.
+        columns: what else is known of each request that it answers as anything but a shadow.
+        counter: of those requests.
+    """
+
+    def __init__(
+        self,
+        duration: Tally,
+        difference: Histogram,
+        probability: Spread,
+        facts: Facts,
+        drift: Drift,
+        columns: Sequence[Tally],
+        counter: Count,
+    ) -> None:
         self._duration = duration
         self._difference = difference
         self._probability = probability
         self._facts = facts
         self._drift = drift
+        self._columns = columns
+        self._counter = counter
         self._known: dict[str, dict[str, Ledger]] = {}  # by version, by role; the last that answered or came last
         self._last = ""  # of them
-        self._scores: dict[str, Spread] = {}  # by version: a look-up of labels takes 1 us
 
     def loaded(self, version: str, facts: tuple[float | None, ...], shares: tuple[float, ...] | None) -> None:
         """A version is ready; shares of its scores in training, if they are known."""
@@ -247,35 +188,43 @@ class Versions:
         if shares is not None:
             self._drift.expect(version, shares)
 
-    def answered(self, version: str, role: str, duration_s: float, probabilities: NDArray[np.float32]) -> None:
-        """A version answered a request."""
+    def ledger(self, version: str, role: str) -> Ledger:
+        """Where the answers of a version are written.
+
+        Its columns are the seconds that an answer took and, but for the role `shadow`, those of all versions.
+        """
         roles = self._known[version] if version == self._last else self._meet(version)
-        duration = roles.get(role)
-        if duration is None:
-            duration = roles[role] = make_ledger([self._duration.labels(version, role)])
-        duration.add((duration_s,))
-        self._scores[version].add(probabilities, time.monotonic())
+        return roles.get(role) or self._open(roles, version, role)
 
     def differed(self, version: str, difference: float) -> None:
         """A shadow was compared."""
         self._difference.labels(version).observe(difference)
 
     def count(self) -> None:
-        """Count the probabilities that wait, for those who do not read them from here."""
-        for version in self._known:
-            self._probability.labels(version).count()
+        """Count what waits, for those who do not read it from here."""
+        for roles in self._known.values():
+            for ledger in roles.values():
+                ledger.count()
+
+    def _open(self, roles: dict[str, Ledger], version: str, role: str) -> Ledger:
+        duration, probability = self._duration.labels(version, role), self._probability.labels(version)
+        if role == "shadow":
+            roles[role] = make_ledger([duration], spread=probability)
+        else:
+            roles[role] = make_ledger([duration, *self._columns], self._counter, probability)
+        return roles[role]
 
     def _meet(self, version: str) -> dict[str, Ledger]:
         roles = self._known[version] = self._known.pop(version, {})  # now the last
         self._last = version
-        self._scores.setdefault(version, self._probability.labels(version))
         if len(self._known) > MOST_VERSIONS:
             self._drop(next(iter(self._known)))
         return roles
 
     def _drop(self, version: str) -> None:
         roles = self._known.pop(version)
-        del self._scores[version]
+        for ledger in roles.values():
+            ledger.close()
         self._drift.forget(version)
         if several():
             return

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 from contextlib import suppress
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +11,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 from prometheus_client.exposition import choose_encoder
 
 from service import __version__
-from service.collectors import Count, Drift, Facts, Ledger, Spread, Tally, Versions, make_ledger, several
+from service.collectors import Count, Drift, Facts, Spread, Tally, Versions, make_ledger, several
+from service.ledgers import Ledger
 from service.spec import CONNECTIONS_REFUSED, PARTS, PHASES, SEQUENCES, SHED, STAGES
 from service.specs import MODES, SPEC, SPECS
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter and histogram, unread
+
+
+# What is counted of a request that was scored: the version and its role (`serving` or `canary`), seconds from when it
+# arrived until it was scored, those of each of `STAGES`, and the probabilities (C,). Plain: a named one takes longer.
+Answered: TypeAlias = tuple[str, str, float, tuple[float, float, float, float, float], NDArray[np.float32]]
 
 
 class Metrics:
@@ -29,15 +36,16 @@ class Metrics:
         self._requests = self._count("din_requests_total")
         self._duration = self._tally("din_request_duration_seconds")
         self._codes: dict[str, Ledger] = {}
-        self._of_code("ok")
         stages = self._tally("din_stage_duration_seconds")
         self._stages = [stages.labels(stage) for stage in STAGES]
-        self._scored = make_ledger(self._stages)
+        lengths = self._tally("din_history_length")
+        shape = [self._tally("din_request_candidates"), *[lengths.labels(sequence) for sequence in SEQUENCES]]
+        self._asked = make_ledger(shape)
         self._batch = [self._tally(f"din_batch_{each}") for each in ("rows", "requests", "padding_ratio")]
         self._in_flight = self._gauge("din_in_flight_requests")
-        self._here = 0  # requests in flight
+        self.here = 0  # requests in flight; callers count, as a call takes longer
         if not several():
-            self._in_flight.set_function(lambda: self._here)
+            self._in_flight.set_function(lambda: self.here)
         self._connections = self._gauge("din_connections")
         ended = self._counter("din_connections_refused_total")
         self._connections_refused = {reason: ended.labels(reason) for reason in CONNECTIONS_REFUSED}
@@ -49,10 +57,6 @@ class Metrics:
         self._busy_s = 0.0  # counted there
         shed = self._counter("din_shed_total")
         self._shed = {reason: shed.labels(reason) for reason in SHED}
-        lengths = self._tally("din_history_length")
-        self._asked = make_ledger(
-            [self._tally("din_request_candidates"), *[lengths.labels(sequence) for sequence in SEQUENCES]]
-        )
         self._truncated = self._counter("din_history_truncated_total")
         self._empty = self._counter("din_empty_histories_total")
         self._model_info = self._gauge("din_model_info")
@@ -73,6 +77,8 @@ class Metrics:
                 self._gauge("din_training_click_ratio"),
             ),
             self._drift,
+            [self._duration, *shape, *self._stages],
+            self._requests.labels("ok"),
         )
         self._shadow = self._counter("din_shadow_requests_total")
         self._ready_s = self._gauge("din_ready_seconds")
@@ -91,14 +97,6 @@ class Metrics:
         """Name, type, labels and help of every metric, for the README."""
         return [(spec.name, spec.kind, spec.labels, spec.help) for spec in SPECS]
 
-    def enter(self) -> None:
-        """A request has arrived."""
-        self._here += 1
-
-    def leave(self) -> None:
-        """A request that had arrived is no longer handled."""
-        self._here -= 1
-
     def connected(self) -> None:
         """A connection was opened."""
         self._connections.inc()
@@ -111,11 +109,34 @@ class Metrics:
         """A connection is closed by the server, for one of `CONNECTIONS_REFUSED`."""
         self._connections_refused[reason].inc()
 
-    def request(self, code: str, duration_s: float, exemplar: dict[str, str] | None = None) -> None:
-        """A request ended: `ok`, an error code, or `client_closed`; `exemplar` names its trace."""
-        (self._codes.get(code) or self._of_code(code)).add((duration_s,))
+    def request(
+        self,
+        code: str,
+        duration_s: float,
+        shape: tuple[int, ...] = (),
+        answered: Answered | None = None,
+        exemplar: dict[str, str] | None = None,
+    ) -> None:
+        """A request ended.
+
+        Args:
+            code: `ok`, an error code, or `client_closed`.
+            duration_s: since it arrived.
+            shape: its candidates, and its history's lengths in the order of `SEQUENCES`, if it was parsed.
+            answered: if it was scored.
+            exemplar: names its trace.
+        """
+        stages_s: tuple[float, ...] = ()
+        if answered is not None:
+            version, role, took_s, stages_s, probabilities = answered
+            self._by_version.ledger(version, role).add((took_s, duration_s, *shape, *stages_s), probabilities)
+        else:
+            (self._codes.get(code) or self._of_code(code)).add((duration_s,))
+            if shape:
+                self._asked.add(shape)
         if exemplar is not None:
-            self._duration.mark(duration_s, exemplar)
+            for child, each_s in zip((self._duration, *self._stages), (duration_s, *stages_s), strict=False):
+                child.mark(each_s, exemplar)
 
     def shed(self, reason: str) -> None:
         """A request was refused as overloaded, for one of `SHED`."""
@@ -136,29 +157,10 @@ class Metrics:
         self._busy.inc(max(0.0, seconds - self._busy_s))
         self._busy_s = seconds
 
-    def stages(
-        self,
-        parse_s: float,
-        queue_s: float,
-        pack_s: float,
-        infer_s: float,
-        respond_s: float,
-        exemplar: dict[str, str] | None = None,
-    ) -> None:
-        """A request was scored; `exemplar` names its trace."""
-        durations_s = (parse_s, queue_s, pack_s, infer_s, respond_s)  # in the order of `STAGES`
-        self._scored.add(durations_s)
-        if exemplar is not None:
-            for child, duration_s in zip(self._stages, durations_s, strict=True):
-                child.mark(duration_s, exemplar)
-
-    def asked(self, candidates: int, lengths: tuple[int, int], *, truncated: bool, empty: bool) -> None:
-        """A request was parsed: its candidates, and its history of `lengths` in the order of `SEQUENCES`."""
-        self._asked.add((candidates, *lengths))
-        if truncated:
-            self._truncated.inc()
-        if empty:
-            self._empty.inc()
+    def history(self, *, truncated: bool, empty: bool) -> None:
+        """A request's history is longer than what the model reads, or empty."""
+        self._truncated.inc(truncated)
+        self._empty.inc(empty)
 
     def loaded(
         self, ready_s: float | None, load_s: float, memory_bytes: int, compilations: int, *, fallback: bool = False
@@ -192,20 +194,20 @@ class Metrics:
         """A version has failed its checks."""
         self._loads.labels("refused").inc()
 
-    def answered(self, version: str, role: str, duration_s: float, probabilities: NDArray[np.float32]) -> None:
-        """A version answered a request, as `serving`, `canary` or `shadow`."""
-        self._by_version.answered(version, role, duration_s, probabilities)
-
     def count(self) -> None:
         """Count what waits to be counted, so that other processes may read it."""
         self._by_version.count()
-        self._in_flight.set(self._here)
+        self._in_flight.set(self.here)
 
-    def shadow(self, outcome: str, version: str = "", difference: float = 0.0) -> None:
+    def shadow(self, outcome: str) -> None:
         """A request of the shadow's share was `compared`, `skipped` or `failed`."""
         self._shadow.labels(outcome).inc()
-        if outcome == "compared":
-            self._by_version.differed(version, difference)
+
+    def compared(self, version: str, took_s: float, probabilities: NDArray[np.float32], difference: float) -> None:
+        """A shadow computed probabilities (C,), in the mean so far from those of the version that answered."""
+        self.shadow("compared")
+        self._by_version.differed(version, difference)
+        self._by_version.ledger(version, "shadow").add((took_s,), probabilities)
 
     def catalog(self, items: int | None) -> None:
         """The catalog was read and has as many items; None: its file is none."""
@@ -236,6 +238,7 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics as text and its content type, in the format that the Accept header prefers."""
+        self._by_version.count()  # what is read from files, too, where several processes are
         encode, content_type = choose_encoder(accept)
         return encode(self._drift), content_type
 

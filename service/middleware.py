@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import BodyTooLarge, Internal, InvalidRequest, UnsupportedMediaType
-from service.metrics import Metrics
+from service.metrics import Answered, Metrics
 from service.notes import Notes
 
 CALL = "dinserve.call"  # where the scope keeps the Call
@@ -36,6 +36,8 @@ class Call:
     reading: bool = False  # its body is awaited
     started: bool = False  # its answer is on the way
     status: int = 0  # of its answer, once there is one
+    shape: tuple[int, ...] = ()  # its candidates, ids and tags of its history, once it was parsed
+    answered: Answered | None = None  # once it was scored
     notes: Notes | None = None  # None: nobody wants to know more of it
 
     @property
@@ -143,7 +145,8 @@ class Edge:
         finally:
             ended, notes = time.monotonic(), call.notes
             if call.code is not None:
-                self._metrics.request(call.code, ended - call.arrived, call.exemplar)
+                exemplar = None if notes is None else call.exemplar
+                self._metrics.request(call.code, ended - call.arrived, call.shape, call.answered, exemplar)
             if watch is not None and notes is not None:
                 watch.end(call, notes, scope, ended)
 

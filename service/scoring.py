@@ -49,14 +49,14 @@ class Scoring:
             ClientDisconnect: nobody waits for it any more.
         """
         metrics = self._service.metrics
-        metrics.enter()
+        metrics.here += 1
         try:
             return await self._score(call, receive)
         except Overloaded as error:
             metrics.shed(error.reason)
             raise
         finally:
-            metrics.leave()
+            metrics.here -= 1
 
     async def _score(self, call: Call, receive: Receive) -> Answer:
         service = self._service
@@ -75,7 +75,9 @@ class Scoring:
         catalog = None if service.catalog is None else service.catalog.current
         query = schema.decode(body, served.manifest, self.limits, catalog)
         self._gate.learn(query.sample.rows, len(body))
-        service.metrics.asked(query.sample.rows, query.lengths, truncated=query.truncated, empty=query.empty)
+        call.shape = (query.sample.rows, *query.lengths)
+        if query.truncated or query.empty:
+            service.metrics.history(truncated=query.truncated, empty=query.empty)
         if query.unknown:
             service.metrics.unknown_ids(query.unknown)
         parsed_at = time.monotonic()
@@ -110,13 +112,15 @@ class Scoring:
             call.request_id,
             latency_ms,
         )
-        metrics = self._service.metrics
         rendered_at = time.monotonic()
         if call.notes is not None:
             call.notes.answered(scored, scored_at, rendered_at)
-        metrics.stages(*durations_s, rendered_at - scored_at, exemplar=call.exemplar)
-        metrics.answered(
-            scored.version, self._service.role(scored.version), scored_at - call.arrived, scored.probabilities
+        call.answered = (
+            scored.version,
+            self._service.role(scored.version),
+            scored_at - call.arrived,
+            (*durations_s, rendered_at - scored_at),
+            scored.probabilities,
         )
         call.code = "ok"
         return Answer(200, content, [(b"server-timing", (_TIMING % tuple(latency_ms.values())).encode())])

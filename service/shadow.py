@@ -22,11 +22,11 @@ logger = logging.getLogger(__name__)
 class Report(Protocol):
     """Is told, on the event loop, what became of a copy."""
 
-    def shadow(self, outcome: str, version: str = "", difference: float = 0.0) -> None:
-        """It was `compared`, `skipped` or `failed`."""
+    def shadow(self, outcome: str) -> None:
+        """It was `skipped`, or `failed`."""
 
-    def answered(self, version: str, role: str, duration_s: float, probabilities: Floats) -> None:
-        """A version computed probabilities."""
+    def compared(self, version: str, took_s: float, probabilities: Floats, difference: float) -> None:
+        """A version computed probabilities (C,), in the mean so far from those of the one that answered."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,8 +103,4 @@ class Shadow:
             return lambda: self._report.shadow("failed")
         took_s = time.perf_counter() - started
 
-        def tell() -> None:
-            self._report.shadow("compared", version, difference)
-            self._report.answered(version, "shadow", took_s, probabilities)
-
-        return tell
+        return lambda: self._report.compared(version, took_s, probabilities, difference)

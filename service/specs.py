@@ -112,8 +112,8 @@ SPECS = (
         "din_predicted_wait_seconds",
         "gauge",
         (),
-        "How long a request that arrives now is expected to wait; half of the time to its deadline is let in. In the "
-        "slowest worker. Set when the metrics are read; of several workers, every second.",
+        "How long a request that arrives now is expected to wait; two fifths of the time to its deadline are let "
+        "in. In the slowest worker. Set when the metrics are read; of several workers, every second.",
     ),
     Spec(
         "din_shed_total",
@@ -126,14 +126,14 @@ SPECS = (
         "din_request_candidates",
         "histogram",
         (),
-        "Candidates of a request. Observed when it is parsed.",
+        "Candidates of a request that could be parsed. Observed when it ends.",
         ROW_BUCKETS,
     ),
     Spec(
         "din_history_length",
         "histogram",
         ("sequence",),
-        "Ids and tags in the history of a request, as sent: the model keeps its newest. Observed when it is parsed.",
+        "Ids and tags in the history of a request, as sent: the model keeps its newest. Observed when it ends.",
         LENGTH_BUCKETS,
     ),
     Spec(
@@ -214,7 +214,7 @@ SPECS = (
         "histogram",
         ("version",),
         "Probabilities that a version answered, its shadow copies among them: the distribution of its scores. Counted "
-        "within a second or 256 requests of the answer. The last 8 versions are kept.",
+        "when the request has ended, or, of several workers, within a second. The last 8 versions are kept.",
         SHARE_BUCKETS,
     ),
     Spec(

@@ -1,7 +1,8 @@
 """Spans of the requests that are traced, through OpenTelemetry: imported only where traces are asked for.
 
-Whether a request is traced is decided when it arrives, in about a microsecond. What took how long is measured for every
-request anyway: the spans are made of that when the answer has gone.
+Whether a request is traced is decided when it arrives. What took how long is measured for every request anyway: the
+spans are made of that when they are exported, those of many requests at a time. One by one, between requests of which
+few are traced, the same work takes three times as long, as nothing of it is in the core's caches.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -20,7 +21,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, format_trace_id
@@ -47,26 +48,24 @@ class Tracing:
     """Decides what is traced, and makes the spans.
 
     Args:
-        ratio: share traced of the requests whose `traceparent` does not decide.
-        processor: gets every span that has ended.
+        processor: gets every request that has ended, and exports it by way of `Spans`.
     """
 
-    def __init__(self, ratio: float, processor: SpanProcessor) -> None:
+    def __init__(self, processor: SpanProcessor) -> None:
         ours = Resource.create({"service.name": SERVICE, "service.version": __version__})
-        self._ratio = ratio
         self._processor = processor
         self._resource = _Resource(ours.merge(OTELResourceDetector().detect()))
         self._scope = InstrumentationScope(SERVICE, __version__)
         self._batches: WeakKeyDictionary[Run, SpanContext] = WeakKeyDictionary()
 
-    def sample(self, name: str, traceparent: bytes | None, arrived: float) -> Trace | None:
+    def sample(self, name: str, traceparent: bytes | None, arrived: float, ratio: float) -> Trace | None:
         """Begin to trace a request that arrived at `arrived` (`time.monotonic()`); None if it is not to be.
 
-        A well-formed `traceparent` decides; one that is not is as none.
+        A well-formed `traceparent` decides; one that is not is as none, and then the ratio is the chance.
         """
         found = None if traceparent is None else _PARENT.fullmatch(traceparent)
         if found is None or (found[1] == b"00" and found[5]):
-            return _begin(name, None, arrived) if random.random() < self._ratio else None  # noqa: S311
+            return _begin(name, None, arrived) if random.random() < ratio else None  # noqa: S311
         if not int(found[4], 16) & _SAMPLED:
             return None
         flags = TraceFlags(int(found[4], 16))
@@ -83,21 +82,37 @@ class Tracing:
         *,
         failed: bool,
     ) -> None:
-        """Make the spans of a request: its own, one for each stage, and one for each batch, to which it links."""
-        epoch, context = _epoch(), trace.context
-        for stage in stages:
-            self._make(stage.name, _context(context), epoch(stage.started), epoch(stage.ended), parent=context)
-        self._make(
-            trace.name,
-            context,
-            epoch(trace.arrived),
-            epoch(ended),
-            parent=trace.parent,
-            kind=SpanKind.SERVER,
-            attributes=attributes,
-            links=[Link(self._batches.get(run) or self._batch(run, epoch)) for run in runs],
-            status=_ERROR if failed else _UNSET,
-        )
+        """Have the spans of a request made: its own, one for each stage, and one for each batch, to which it links."""
+        stages, runs = (
+            tuple(stages),
+            tuple(runs),
+        )  # not the request, which may be large and would wait for the collector
+        context, epoch = trace.context, _epoch()
+
+        def make() -> Iterator[ReadableSpan]:
+            links = []
+            for stage in stages:
+                times = epoch(stage.started), epoch(stage.ended)
+                yield self._span(stage.name, _context(context), *times, parent=context)
+            for run in runs:
+                batch = self._batches.get(run)
+                if batch is None:
+                    batch = self._batches[run] = _context(None)  # a trace of its own, as it may have many members
+                    yield self._batch(run, batch, epoch)
+                links.append(Link(batch))
+            yield self._span(
+                trace.name,
+                context,
+                epoch(trace.arrived),
+                epoch(ended),
+                parent=trace.parent,
+                kind=SpanKind.SERVER,
+                attributes=attributes,
+                links=links,
+                status=_ERROR if failed else _UNSET,
+            )
+
+        self._processor.on_end(Ended(context, make))
 
     async def stop(self, longest_s: float) -> None:
         """Send what waits to be sent, for at most `longest_s` seconds, and no longer than `FLUSH_S`."""
@@ -115,19 +130,16 @@ class Tracing:
         except TimeoutError:
             logger.warning("the last spans could not be exported in time")
 
-    def _batch(self, run: Run, epoch: Callable[[float], int]) -> SpanContext:
-        """Make the span of a batch, for the first of its members: in a trace of its own, as they may have many."""
+    def _batch(self, run: Run, context: SpanContext, epoch: Callable[[float], int]) -> ReadableSpan:
         attributes: dict[str, str | int] = {
             "din.engine": run.engine,
             "din.batch.rows": run.rows,
             "din.batch.requests": run.requests,
         }
-        context = self._batches[run] = _context(None)
         ended = run.started + run.pack_s + run.infer_s
-        self._make("batch", context, epoch(run.started), epoch(ended), attributes=attributes)
-        return context
+        return self._span("batch", context, epoch(run.started), epoch(ended), attributes=attributes)
 
-    def _make(
+    def _span(
         self,
         name: str,
         context: SpanContext,
@@ -139,23 +151,57 @@ class Tracing:
         attributes: Mapping[str, str | int] | None = None,
         links: Sequence[Link] = (),
         status: Status = _UNSET,
-    ) -> None:
+    ) -> ReadableSpan:
         """Make a span that has ended: a tracer, which makes one that is yet to end, takes fifteen times as long."""
-        self._processor.on_end(
-            ReadableSpan(
-                name,
-                context,
-                parent,
-                self._resource,
-                attributes,
-                links=links,
-                kind=kind,
-                status=status,
-                start_time=started,
-                end_time=ended,
-                instrumentation_scope=self._scope,
-            )
+        return ReadableSpan(
+            name,
+            context,
+            parent,
+            self._resource,
+            attributes,
+            links=links,
+            kind=kind,
+            status=status,
+            start_time=started,
+            end_time=ended,
+            instrumentation_scope=self._scope,
         )
+
+
+class Ended(ReadableSpan):
+    """A request that has ended, as a processor takes it: a span of which it looks at no more than the context.
+
+    Args:
+        context: of the request's own span.
+        make: its spans.
+    """
+
+    def __init__(self, context: SpanContext, make: Callable[[], Iterable[ReadableSpan]]) -> None:
+        self._context = context  # all that a span has of what `super().__init__` would set
+        self.make = make
+
+
+class Spans(SpanExporter):
+    """Makes the spans of requests that have ended, and passes them on.
+
+    Args:
+        exporter: sends them.
+    """
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send the spans of `Ended`."""
+        return self._exporter.export([span for each in spans if isinstance(each, Ended) for span in each.make()])
+
+    def shutdown(self) -> None:
+        """Send no more."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Send what is held back: nothing here."""
+        return self._exporter.force_flush(timeout_millis)
 
 
 class _Resource(Resource):
@@ -180,7 +226,7 @@ def _context(parent: SpanContext | None) -> SpanContext:
     return SpanContext(trace_id, _IDS.generate_span_id(), is_remote=False, trace_flags=TraceFlags(_SAMPLED))
 
 
-def make_tracing(ratio: float) -> Tracing | None:
+def make_tracing() -> Tracing | None:
     """Trace to where OpenTelemetry's own variables say, OTEL_EXPORTER_OTLP_ENDPOINT and the others.
 
     None if they say that nothing is to be traced, whatever else is asked for.
@@ -190,7 +236,7 @@ def make_tracing(ratio: float) -> Tracing | None:
     """
     if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true":
         return None
-    tracing = Tracing(ratio, make_processor())
+    tracing = Tracing(make_processor())
     theirs = logging.getLogger("opentelemetry")
     theirs.handlers, theirs.propagate = [Seldom()], False
     return tracing
@@ -203,7 +249,7 @@ def make_processor() -> BatchSpanProcessor:
         SettingsError: OpenTelemetry does not take what its variables say.
     """
     try:
-        return BatchSpanProcessor(OTLPSpanExporter())
+        return BatchSpanProcessor(Spans(OTLPSpanExporter()))
     except ValueError as error:
         raise SettingsError(f"an OTEL_ variable is wrong: {error}") from error
 

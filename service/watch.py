@@ -3,6 +3,7 @@
 import logging
 import math
 import random
+import sys
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Scope
@@ -30,23 +31,34 @@ class Watch:
 
     Args:
         tracing: traces some; None: nobody asked for that.
+        trace_ratio: share of requests to score that are traced, where no `traceparent` decides.
         access_log: share of requests that are logged.
         slow_ms: those to score that take longer are logged.
     """
 
-    def __init__(self, tracing: "Tracing | None", access_log: float, slow_ms: float | None) -> None:
+    def __init__(self, tracing: "Tracing | None", trace_ratio: float, access_log: float, slow_ms: float | None) -> None:
         self._tracing = tracing
-        self._share = access_log
+        self._traced = 0.0 if tracing is None else trace_ratio
+        self._logged = access_log
+        self._drawn = 1.0 if slow_ms is not None else min(1.0, self._traced + self._logged)
+        self._skips = _misses(self._drawn)  # requests without `traceparent` until the next that is looked at
         self._slow_s = math.inf if slow_ms is None else slow_ms / 1000
         self._slow = Ration(_SLOW_A_SECOND, 1.0)
 
     def begin(self, call: Call, scope: Scope) -> None:
         """Give a request notes, if something may be wanted to know of it."""
+        parent = call.headers.get(b"traceparent")
+        if self._skips and parent is None:
+            self._skips -= 1
+            return
+        drawn = 1.0
+        if parent is None:
+            drawn, self._skips = self._drawn, _misses(self._drawn)
         scores = scope["method"] == "POST" and scope["path"].endswith("/score")  # below a root path too
         trace = None
         if scores and self._tracing is not None:
-            trace = self._tracing.sample(_SPAN, call.headers.get(b"traceparent"), call.arrived)
-        logged = self._share > 0 and random.random() < self._share  # noqa: S311  no secret
+            trace = self._tracing.sample(_SPAN, parent, call.arrived, self._traced / drawn)
+        logged = random.random() * drawn < self._logged  # noqa: S311  no secret
         if logged or trace is not None or (scores and self._slow_s < math.inf):
             call.notes = Notes(logged, trace, scores)
 
@@ -65,11 +77,18 @@ class Watch:
                 logger.warning("slow request", extra=_slow(call, notes, ended, left_out))
 
 
+def _misses(chance: float) -> int:
+    """How many draws of such a chance fail before the next that does not: a look at each would take 2 us."""
+    if chance <= 0:
+        return sys.maxsize
+    return 0 if chance >= 1 else int(math.log(1 - random.random()) / math.log1p(-chance))  # noqa: S311  no secret
+
+
 def make_watch(settings: Settings, tracing: "Tracing | None") -> Watch | None:
     """A watch for what the settings want; None if that is nothing."""
     if tracing is None and not settings.access_log and settings.slow_ms is None:
         return None
-    return Watch(tracing, settings.access_log, settings.slow_ms)
+    return Watch(tracing, settings.trace_ratio, settings.access_log, settings.slow_ms)
 
 
 def make_tracing(settings: Settings) -> "Tracing | None":
@@ -83,7 +102,7 @@ def make_tracing(settings: Settings) -> "Tracing | None":
     _require_opentelemetry(settings)
     from service import tracing
 
-    return tracing.make_tracing(settings.trace_ratio)
+    return tracing.make_tracing()
 
 
 def check_tracing(settings: Settings) -> None:

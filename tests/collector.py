@@ -12,7 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.tracing import Tracing
+from service.tracing import Spans, Tracing
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -22,10 +22,10 @@ def traceparent(trace: str = TRACE, *, sampled: bool = True) -> str:
     return f"00-{trace}-{PARENT}-{sampled:02x}"
 
 
-def kept(ratio: float = 0.0) -> tuple[Tracing, InMemorySpanExporter]:
+def kept() -> tuple[Tracing, InMemorySpanExporter]:
     """A tracer, and where its spans are as soon as they end."""
     spans = InMemorySpanExporter()
-    return Tracing(ratio, SimpleSpanProcessor(spans)), spans
+    return Tracing(SimpleSpanProcessor(Spans(spans))), spans
 
 
 @dataclass(slots=True)

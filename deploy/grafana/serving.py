@@ -169,7 +169,7 @@ QUEUE: list[Panel] = [
             "predicted": f"max (din_predicted_wait_seconds{{{HERE}}})",
         },
         "How long the oldest request has waited, and how long one that arrives now is expected to wait. Requests are "
-        "refused when that is more than half of their time.",
+        "refused when that is more than two fifths of their time.",
     ),
     graph(
         "Refused as overloaded",

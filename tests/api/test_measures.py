@@ -92,7 +92,7 @@ async def test_drift_shows_when_enough_was_scored(
     await client.post("/score", json=good)
     assert 'din_score_drift_psi{version="1"}' not in (await client.get("/metrics")).text
     even = np.linspace(0, 1, 20_000, dtype=np.float32)
-    app.state.service.metrics.answered("1", "serving", 0.1, even)
+    app.state.service.metrics.compared("1", 0.1, even, 0.0)
     text = (await client.get("/metrics")).text
     assert 'din_score_drift_psi{version="1"} ' in text
     assert samples('din_score_drift_psi{version="1"}') < 0.001
@@ -101,7 +101,7 @@ async def test_drift_shows_when_enough_was_scored(
 @pytest.mark.parametrize("bounds", [pytest.param((0.5, 1.0), id="two-bins")])
 async def test_drift_against_other_bins_is_not_told(client: httpx2.AsyncClient, app: FastAPI) -> None:
     """A version whose scores were counted in other bins serves, and no drift is made up."""
-    app.state.service.metrics.answered("1", "serving", 0.1, np.zeros(20_000, np.float32))
+    app.state.service.metrics.compared("1", 0.1, np.zeros(20_000, np.float32), 0.0)
     text = (await client.get("/metrics")).text
     assert 'din_training_click_ratio{version="1"} 0.25' in text
     assert 'din_score_drift_psi{version="1"}' not in text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.collectors import MOST_VERSIONS, Drift, Spread
+from service.collectors import MOST_VERSIONS, Drift
 from service.drift import BOUNDS, HALF_LIFE_S, LEAST_SCORES
 from service.metrics import Metrics
 from service.spec import SHARE_BUCKETS
@@ -30,7 +30,10 @@ class Read:
 
     def answer(self, version: str, probabilities: np.ndarray, role: str = "serving") -> None:
         """A version answers."""
-        self.metrics.answered(version, role, 0.001, probabilities)
+        if role == "shadow":
+            self.metrics.compared(version, 0.001, probabilities, 0.1)
+        else:
+            self.metrics.request("ok", 0.002, (1, 2, 3), (version, role, 0.001, (0.1,) * 5, probabilities))
 
     def values(self, name: str) -> dict[str, float]:
         """The value of each version."""
@@ -42,20 +45,6 @@ class Read:
     def drift(self) -> dict[str, float]:
         """By version."""
         return self.values("din_score_drift_psi")
-
-
-def test_spread_counts_as_bounds_say() -> None:
-    """Of shares on, just below and just above each bound, and of others, each bucket has those that are no greater."""
-    bounds = np.array((0.0, *BOUNDS), np.float32)
-    steps = np.arange(-50, 51, dtype=np.int32)[:, None]
-    beside = (bounds.view(np.int32) + steps).view(np.float32).ravel()  # the next float32 each time
-    drawn = np.random.default_rng(1).random(5000, np.float32)
-    shares = np.concatenate([beside[np.isfinite(beside)], drawn])
-    registry = CollectorRegistry()
-    Spread("din_x", "x", registry=registry, buckets=BOUNDS).observe_all(shares)
-    assert registry.get_sample_value("din_x_count") == len(shares)
-    for bound in BOUNDS:
-        assert registry.get_sample_value("din_x_bucket", {"le": str(bound)}) == (shares.astype(float) <= bound).sum()
 
 
 @pytest.fixture
@@ -117,7 +106,7 @@ def test_old_versions_are_dropped(read: Read) -> None:
         read.answer("1", LOW)
         read.load(str(number))
         read.answer(str(number), LOW, "canary")
-        read.metrics.shadow("compared", str(number), 0.1)
+        read.answer(str(number), LOW, "shadow")
     kept = {"1", *map(str, range(MOST_VERSIONS + 1, 2 * MOST_VERSIONS))}
     for name in (
         "din_score_drift_psi",

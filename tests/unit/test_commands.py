@@ -9,6 +9,7 @@ import sys
 from typing import Any, cast
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry
@@ -242,7 +243,8 @@ def test_frame_shows_what_happened() -> None:
     for _ in range(300):
         server.metrics.request("ok", 0.0015)
     server.metrics.shed("queue")
-    server.metrics.stages(0.0001, 0.0002, 0.0003, 0.004, 0.0005)
+    stages_s = 0.0001, 0.0002, 0.0003, 0.004, 0.0005
+    server.metrics.request("ok", 0.0015, (1, 2, 3), ("7", "serving", 0.001, stages_s, np.zeros(1, np.float32)))
     server.metrics.batch("native", 96, 2, 0.25, 0)
     server.metrics.queue(41, 0.0123, 0.004)
     shown = text_of(frame.draw("http://server", Interval(before, server.look(2.0)), [75.0, 150.0]))

@@ -5,17 +5,18 @@ import platform
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from service import __version__
-from service.collectors import Count, Ledger, Tally
 from service.metrics import Metrics
 from service.spec import PARTS, PHASES, STAGES
+
+SCORES = np.array([0.25, 0.5, 0.75], np.float32)
 
 
 @pytest.fixture
@@ -70,55 +71,51 @@ def test_outcomes_are_counted_by_code(registry: CollectorRegistry, metrics: Metr
 
 def test_stages_keep_their_order(registry: CollectorRegistry, metrics: Metrics) -> None:
     """Durations land at the stages in the order of their names."""
-    metrics.stages(1, 2, 3, 4, 5)
+    metrics.request("ok", 15, (3, 5, 7), ("1", "serving", 10, (1, 2, 3, 4, 5), SCORES))
     sums = [registry.get_sample_value("din_stage_duration_seconds_sum", {"stage": stage}) for stage in STAGES]
     assert sums == [1, 2, 3, 4, 5]
 
 
-def test_tally_reads_as_a_histogram() -> None:
-    """Rows below, at, between and above the bounds read as in plain collectors, each time anew."""
-    plain, tallied = CollectorRegistry(), CollectorRegistry()
-    columns = [
-        Histogram("din_x", "x", ["y"], registry=plain, buckets=(0, 0.5, 2)).labels("z"),
-        Histogram("din_w", "w", registry=plain, buckets=(1, 3)),
+def test_request_that_was_scored_is_counted_everywhere(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """One report of it counts its end, its shape, and what its version took and gave."""
+    for role in ("serving", "canary", "serving"):
+        metrics.request("ok", 15, (3, 5, 7), ("1", role, 10, (1, 2, 3, 4, 5), SCORES))
+    version = {"version": "1"}
+    expected = [
+        ("din_requests_total", {"code": "ok"}, 3),
+        ("din_request_duration_seconds_sum", {}, 45),
+        ("din_request_candidates_sum", {}, 9),
+        ("din_history_length_sum", {"sequence": "ids"}, 15),
+        ("din_history_length_sum", {"sequence": "tags"}, 21),
+        ("din_version_duration_seconds_sum", version | {"role": "serving"}, 20),
+        ("din_version_duration_seconds_sum", version | {"role": "canary"}, 10),
+        ("din_probability_count", version, 9),
+        ("din_probability_sum", version, 4.5),
     ]
-    tallies = [
-        Tally("din_x", "x", ["y"], registry=tallied, buckets=(0, 0.5, 2)).labels("z"),
-        Tally("din_w", "w", registry=tallied, buckets=(1, 3)),
-    ]
-    counted = Counter("din_n", "n", registry=plain)
-    ledger = Ledger(tallies, Count("din_n", "n", registry=tallied))
-    for values in ([-1.0, 0.0, 0.25, 0.5], [0.75, 2.0, 3.0], [], [float(i) for i in range(1500)]):
-        for value in values:
-            for column, each in zip(columns, (value, value + 1), strict=True):
-                column.observe(each)
-            counted.inc()
-            ledger.add((value, value + 1))
-        assert generate_latest(tallied) == generate_latest(plain)
+    assert [(name, labels, registry.get_sample_value(name, labels)) for name, labels, _ in expected] == expected
 
 
-def test_tally_counts_what_threads_observe() -> None:
-    """Observations of several threads are all counted, also while another reads."""
-    registry = CollectorRegistry()
-    ledger = Ledger([Tally("din_x", "x", registry=registry, buckets=(1.0,))])
+def test_request_that_was_only_parsed_has_a_shape(registry: CollectorRegistry, metrics: Metrics) -> None:
+    """What failed after it was parsed counts under its code and with its shape, and has no stages."""
+    metrics.request("overloaded", 15, (3, 5, 7))
+    assert registry.get_sample_value("din_requests_total", {"code": "overloaded"}) == 1
+    assert registry.get_sample_value("din_request_candidates_sum") == 3
+    assert registry.get_sample_value("din_stage_duration_seconds_count", {"stage": "parse"}) == 0
 
-    def observe() -> None:
-        for _ in range(5000):
-            ledger.add((0.5,))
 
-    threads = [threading.Thread(target=observe) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    while any(thread.is_alive() for thread in threads):
-        generate_latest(registry)
-    assert registry.get_sample_value("din_x_bucket", {"le": "1.0"}) == 20000
-    assert registry.get_sample_value("din_x_sum") == 10000
+def test_exemplar_marks_every_duration(metrics: Metrics) -> None:
+    """A request that is traced is named in the buckets of its duration and of each stage, each with its own value."""
+    metrics.request("ok", 15, (3, 5, 7), ("1", "serving", 10, (1, 2, 3, 4, 5), SCORES), {"trace_id": "abc"})
+    text = metrics.exposition("application/openmetrics-text")[0].decode()
+    marked = re.findall(r'^(\w+)_bucket\{.*# {trace_id="abc"} (\S+) ', text, re.MULTILINE)
+    stages = [("din_stage_duration_seconds", f"{value}.0") for value in (1, 2, 3, 4, 5)]
+    assert marked == [("din_request_duration_seconds", "15.0"), *stages]
 
 
 def test_stage_left_out_is_an_error(metrics: Metrics) -> None:
     """A missing duration is a mistake of the caller, not a shift of the others."""
-    with pytest.raises(TypeError, match="respond_s"):
-        metrics.stages(1, 2, 3, 4)  # type: ignore[call-arg]
+    with pytest.raises((TypeError, ValueError), match=r"10 numbers|shorter"):
+        metrics.request("ok", 15, (3, 5, 7), ("1", "serving", 10, (1, 2, 3, 4), SCORES))  # type: ignore[arg-type]
 
 
 def test_batches_are_observed(registry: CollectorRegistry, metrics: Metrics) -> None:
@@ -161,25 +158,24 @@ def test_creation_times_are_not_exposed(metrics: Metrics, accept: str) -> None:
 
 
 def test_requests_in_flight_come_and_go(registry: CollectorRegistry, metrics: Metrics) -> None:
-    """The gauge is the difference of what entered and what left."""
-    metrics.enter()
-    metrics.enter()
-    metrics.leave()
+    """The gauge is what callers count."""
+    metrics.here += 2
+    metrics.here -= 1
     assert registry.get_sample_value("din_in_flight_requests") == 1
 
 
 @pytest.mark.parametrize(("truncated", "empty"), [(True, False), (False, True), (False, False)])
 def test_histories_are_counted(registry: CollectorRegistry, metrics: Metrics, truncated: bool, empty: bool) -> None:
     """Truncated and empty histories are counted apart."""
-    metrics.asked(3, (0, 0) if empty else (5, 7), truncated=truncated, empty=empty)
+    metrics.history(truncated=truncated, empty=empty)
     assert registry.get_sample_value("din_history_truncated_total") == truncated
     assert registry.get_sample_value("din_empty_histories_total") == empty
 
 
 def test_shape_of_requests_is_observed(registry: CollectorRegistry, metrics: Metrics) -> None:
     """Candidates and both sequences of the history are observed with their own lengths, 0 in a bucket of its own."""
-    metrics.asked(500, (80, 0), truncated=True, empty=False)
-    metrics.asked(3, (1, 7), truncated=False, empty=False)
+    metrics.request("overloaded", 1, (500, 80, 0))
+    metrics.request("ok", 1, (3, 1, 7), ("1", "serving", 10, (1, 2, 3, 4, 5), SCORES))
     assert registry.get_sample_value("din_request_candidates_sum") == 503
     for sequence, total in (("ids", 81), ("tags", 7)):
         assert registry.get_sample_value("din_history_length_sum", {"sequence": sequence}) == total
@@ -243,12 +239,13 @@ def test_several_processes_add_up(tmp_path: Path) -> None:
     """With prometheus_client's multiprocess directory two processes' metrics are one sum."""
     work = (
         "import numpy as np; from prometheus_client import CollectorRegistry; from service.metrics import Metrics\n"
-        "m = Metrics(CollectorRegistry()); m.request('ok', 0.1); m.enter(); m.model('din', '1', 'fake')\n"
+        "m = Metrics(CollectorRegistry()); m.request('ok', 0.1); m.here += 1; m.model('din', '1', 'fake')\n"
         "m.model('din', '2', 'fake'); m.batch('fake', 5, 1, 0.5, 1); m.loaded(3, 2, 100, 4)\n"
-        "m.asked(7, (3, 5), truncated=False, empty=False); m.queue(1, 2, 3); m.executors(2); m.busy(1.5)\n"
+        "m.request('overloaded', 1, (7, 3, 5)); m.history(truncated=True, empty=False)\n"
+        "m.queue(1, 2, 3); m.executors(2); m.busy(1.5)\n"
         "m.ids('history', 10, 4); m.version('2', 5.0, 4.0, 0.25, None)\n"
-        "m.answered('2', 'serving', 0.1, np.zeros(3, np.float32))\n"
-        "m.answered('2', 'serving', 0.1, np.zeros(3, np.float32)); m.count()"
+        "scored = '2', 'serving', 0.1, (1, 2, 3, 4, 5), np.zeros(3, np.float32)\n"
+        "m.request('ok', 1, (7, 3, 5), scored); m.request('ok', 1, (7, 3, 5), scored); m.count()"
     )
     read = (
         "from prometheus_client import CollectorRegistry, generate_latest\n"
@@ -265,7 +262,7 @@ def test_several_processes_add_up(tmp_path: Path) -> None:
         ).stdout
         for code in (work, work, read)
     ]
-    assert 'din_requests_total{code="ok"} 2.0' in run[-1]
+    assert 'din_requests_total{code="ok"} 6.0' in run[-1]
     assert "din_batch_rows_sum 10.0" in run[-1]
     assert "din_in_flight_requests 2.0" in run[-1]
     assert 'din_model_info{engine="fake",name="din",version="2"} 1.0' in run[-1]
@@ -275,8 +272,10 @@ def test_several_processes_add_up(tmp_path: Path) -> None:
     assert "din_load_seconds 2.0" in run[-1]
     assert "din_load_memory_bytes 200.0" in run[-1]
     assert 'din_probability_count{version="2"} 12.0' in run[-1]
-    assert "din_request_candidates_sum 14.0" in run[-1]
-    assert 'din_history_length_sum{sequence="tags"} 10.0' in run[-1]
+    assert "din_request_candidates_sum 42.0" in run[-1]
+    assert 'din_history_length_sum{sequence="tags"} 30.0' in run[-1]
+    assert 'din_stage_duration_seconds_sum{stage="respond"} 20.0' in run[-1]
+    assert "din_history_truncated_total 2.0" in run[-1]
     assert "din_queue_age_seconds 3.0" in run[-1]
     assert "din_executors 4.0" in run[-1]
     assert "din_executor_busy_seconds_total 3.0" in run[-1]
@@ -295,7 +294,7 @@ def test_drift_of_several_processes_is_that_of_their_scores_together(tmp_path: P
         "m = Metrics(CollectorRegistry(), Fleet(Path(sys.argv[2]), 2).metrics())\n"
         "m.version('1', 2.0, 1.0, 0.5, (0.05,) * 20)\n"
         "half = np.array(BOUNDS, np.float32)[int(sys.argv[1])::2] - np.float32(0.01)\n"
-        "m.answered('1', 'serving', 0.1, np.tile(half, 1000))\n"
+        "m.compared('1', 0.1, np.tile(half, 1000), 0.0)\n"
         "print(m.exposition('')[0].decode())"
     )
     first, second = [

@@ -24,18 +24,20 @@ class Told:
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[str, str, float]] = []
-        self.answers: list[tuple[str, str, list[float]]] = []
+        self.answers: list[tuple[str, list[float]]] = []
         self.more = asyncio.Event()
 
-    def shadow(self, outcome: str, version: str = "", difference: float = 0.0) -> None:
+    def shadow(self, outcome: str) -> None:
         """Note an outcome."""
-        self.outcomes.append((outcome, version, difference))
+        self.outcomes.append((outcome, "", 0.0))
         self.more.set()
 
-    def answered(self, version: str, role: str, duration_s: float, probabilities: Floats) -> None:
+    def compared(self, version: str, took_s: float, probabilities: Floats, difference: float) -> None:
         """Note probabilities."""
-        assert duration_s > 0
-        self.answers.append((version, role, probabilities.tolist()))
+        assert took_s > 0
+        self.answers.append((version, probabilities.tolist()))
+        self.outcomes.append(("compared", version, difference))
+        self.more.set()
 
     async def until(self, count: int) -> None:
         """Wait for so many outcomes."""
@@ -64,8 +66,8 @@ async def test_copy_is_compared_with_what_was_answered() -> None:
     ((outcome, version, difference),) = told.outcomes
     assert (outcome, version) == ("compared", "2")
     assert difference == pytest.approx(0.375, abs=1e-6)
-    ((version, role, ours),) = told.answers
-    assert (version, role) == ("2", "shadow")
+    ((version, ours),) = told.answers
+    assert version == "2"
     assert ours == pytest.approx(theirs)
     shadow.stop()
 

@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind
 
 from service.notes import Stage
 from service.scorer import Run
-from service.tracing import Seldom, Tracing, make_tracing
+from service.tracing import Seldom, Spans, Tracing, make_tracing
 from tests.collector import PARENT, TRACE, kept, traceparent
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +30,7 @@ def theirs() -> Iterator[logging.Logger]:
 
 def finish(tracing: Tracing, *runs: Run, failed: bool = False) -> None:
     """Trace a request that took ten seconds, from 10 to 20."""
-    trace = tracing.sample("POST /score", traceparent().encode(), 10.0)
+    trace = tracing.sample("POST /score", traceparent().encode(), 10.0, 0.0)
     assert trace is not None
     tracing.end(trace, {"din.request_id": "one"}, [Stage("parse", 11.0, 12.5)], runs, 20.0, failed=failed)
 
@@ -54,7 +54,7 @@ def named(spans: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
 )
 def test_parent_decides_else_the_ratio(header: str | None, ratio: float, traced: str | None) -> None:
     """A caller's decision is followed, and without one the ratio decides."""
-    trace = kept(ratio)[0].sample("POST /score", None if header is None else header.encode(), 1.0)
+    trace = kept()[0].sample("POST /score", None if header is None else header.encode(), 1.0, ratio)
     assert (trace is not None) == (traced is not None)
     if trace is not None:
         assert (trace.id == TRACE) == (traced == TRACE)
@@ -75,16 +75,16 @@ def test_parent_decides_else_the_ratio(header: str | None, ratio: float, traced:
 )
 def test_malformed_parent_is_as_none(header: bytes) -> None:
     """What is no traceparent neither names a parent nor decides."""
-    assert kept(0.0)[0].sample("POST /score", header, 1.0) is None
-    trace = kept(1.0)[0].sample("POST /score", header, 1.0)
+    assert kept()[0].sample("POST /score", header, 1.0, 0.0) is None
+    trace = kept()[0].sample("POST /score", header, 1.0, 1.0)
     assert trace is not None
     assert trace.parent is None
 
 
 def test_ratio_is_a_share() -> None:
     """About a tenth of those without a parent are traced."""
-    tracing, _ = kept(0.1)
-    traced = sum(tracing.sample("POST /score", None, 1.0) is not None for _ in range(5000))
+    tracing, _ = kept()
+    traced = sum(tracing.sample("POST /score", None, 1.0, 0.1) is not None for _ in range(5000))
     assert 350 < traced < 650
 
 
@@ -130,6 +130,24 @@ def test_members_link_to_their_batches() -> None:
     assert [span.parent for span in batches] == [None, None]
 
 
+def test_spans_are_made_when_they_are_exported() -> None:
+    """At a request's end nothing is made of it, and those of many requests are exported at once, in order."""
+    held: list[ReadableSpan] = []
+    tracing, spans = Tracing(Stuck(held)), InMemorySpanExporter()
+    finish(tracing)
+    finish(tracing, Run("fake", 12, 2, 13.0, 1.0, 2.0))
+    assert len(held) == 2
+    assert all(span.context is not None and span.context.trace_flags.sampled for span in held)
+    Spans(spans).export(held)
+    assert [span.name for span in spans.get_finished_spans()] == [
+        "parse",
+        "POST /score",
+        "parse",
+        "batch",
+        "POST /score",
+    ]
+
+
 def test_batch_is_forgotten_with_its_members() -> None:
     """Nothing is kept of a batch whose members have gone."""
     tracing, _ = kept()
@@ -140,18 +158,20 @@ def test_batch_is_forgotten_with_its_members() -> None:
 def test_sdk_that_is_disabled_traces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """With OTEL_SDK_DISABLED no request is traced, whatever is asked for."""
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert make_tracing(1.0) is None
+    assert make_tracing() is None
 
 
 class Stuck(SpanProcessor):
-    """Does not end before it may."""
+    """Holds what has ended, and does not end before it may."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: list[ReadableSpan] | None = None) -> None:
+        self.held = [] if held is None else held
         self.may_end = threading.Event()
         self.ended = False
 
     def on_end(self, span: ReadableSpan) -> None:
         """Take it."""
+        self.held.append(span)
 
     def on_start(self, span: Span, parent_context: object = None) -> None:
         """Take it."""
@@ -166,14 +186,14 @@ async def test_end_waits_for_the_last_spans() -> None:
     """Stopping returns when the spans have been sent."""
     stuck = Stuck()
     stuck.may_end.set()
-    await Tracing(0.0, stuck).stop(10)
+    await Tracing(stuck).stop(10)
     assert stuck.ended
 
 
 async def test_end_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     """A collector that does not take the last spans costs no more than the time for that, and is logged."""
     stuck = Stuck()
-    await Tracing(0.0, stuck).stop(0.05)
+    await Tracing(stuck).stop(0.05)
     assert not stuck.ended
     assert [each.message for each in caplog.records] == ["the last spans could not be exported in time"]
     stuck.may_end.set()
@@ -185,7 +205,7 @@ async def test_opentelemetry_says_what_fails_once_a_minute(
     theirs: logging.Logger, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Of its many lines about a collector that is down one a minute is logged, under our name."""
-    tracing = make_tracing(0.5)
+    tracing = make_tracing()
     assert tracing is not None
     for _ in range(3):
         logging.getLogger("opentelemetry.exporter").error("it is down")
