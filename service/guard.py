@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Sized
 from typing import Final
 
+import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from service.config import Settings
-from service.errors import HeadersTooLarge, RequestError
+from service.errors import HeadersTooLarge, MalformedHttp, Overloaded, RequestError, RequestTimeout
 from service.metrics import Metrics
 from service.middleware import Answer, Call, make_request_id
 
@@ -55,6 +56,12 @@ class Guard:
         """The refusal of headers that are longer than the limit."""
         return HeadersTooLarge(f"the headers are longer than {self.max_header_bytes} bytes")
 
+    def late(self, *, in_head: bool) -> tuple[RequestError, str]:
+        """The refusal of a request whose headers, or whose body, took too long, and its reason in the metrics."""
+        if in_head:
+            return RequestTimeout(f"the headers did not arrive within {self.header_timeout_s:g} s"), "header_timeout"
+        return RequestTimeout(f"the body did not arrive within {self.body_timeout_s:g} s"), "body_timeout"
+
     def check_head(self, method: bytes, url: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Measure the request line and the headers of a request.
 
@@ -72,6 +79,26 @@ class Guard:
         closing = [(b"x-request-id", call.request_id.encode()), (b"connection", b"close")]
         lines = [b"%b: %b\r\n" % each for each in (*headers, *answer.raw_headers, *closing)]
         return b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", answer.body])
+
+
+def why_unparsed(error: httptools.HttpParserError) -> tuple[RequestError, str]:
+    """The refusal of what the parser, or what it called, did not take, and its reason in the metrics."""
+    match error.__context__:  # what `on_headers_complete` raised
+        case HeadersTooLarge() as refusal:
+            return refusal, "headers_too_large"
+        case Overloaded() as refusal:
+            return refusal, "limit"
+        case _:
+            return MalformedHttp("this is not HTTP/1.1"), "malformed"
+
+
+class Outlet:
+    """What an answer is written to: a transport that the connection closes in its own way."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
 
 
 class Flow(FlowControl):

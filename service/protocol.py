@@ -10,8 +10,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import HeadersTooLarge, MalformedHttp, Overloaded, RequestError, RequestTimeout
-from service.guard import GUARD, Flow, Guard
+from service.errors import Overloaded, RequestError
+from service.guard import GUARD, Flow, Guard, Outlet, why_unparsed
 from service.sockets import readable
 
 _LINGER_S = 1.0  # after a refusal: what the client still sends is read, lest a reset overtake the answer
@@ -54,6 +54,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Count the connection; refuse it if there are too many."""
         super().connection_made(transport)
         self.flow = Flow(transport, self.pipeline)
+        self._outlet = Outlet(transport, self._close_answered)
         guard = self._guard
         guard.metrics.connected()
         beyond = len(self.connections) - guard.max_connections
@@ -86,7 +87,7 @@ class GuardedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._decline(data, None if self.cycle is before else upgrade.args[0])
         except httptools.HttpParserError as error:
-            self._refuse_parsed(error)
+            self._end_with(*why_unparsed(error))
         else:
             if self._inside or self.cycle is None or self.cycle.response_complete:
                 self._expect_rest()
@@ -104,6 +105,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(waiting) >= _PIPELINED:
             raise Overloaded("there are too many requests at once on this connection", "pipeline", 1.0)
         super().on_headers_complete()
+        self.cycle.transport = self._outlet  # type: ignore[assignment]  # all that a cycle asks of one
         self._in_head = False
         self.headers = []  # trailers go there, and not among the headers that the application sees
         if self._rest is not None:
@@ -203,11 +205,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._expect_rest()
         elif not self._inside:  # nothing came, or empty lines
             self._close()
-        elif self._in_head:
-            late = RequestTimeout(f"the headers did not arrive within {guard.header_timeout_s:g} s")
-            self._end_with(late, "header_timeout")
         else:
-            self._end_with(RequestTimeout(f"the body did not arrive within {guard.body_timeout_s:g} s"), "body_timeout")
+            self._end_with(*guard.late(in_head=self._in_head))
 
     def _decline(self, data: bytes, head_end: int | None) -> None:
         """Answer a request for another protocol in this one; the parser that has seen it does not go on.
@@ -226,16 +225,6 @@ class GuardedProtocol(HttpToolsProtocol):
         rest = data[head_end + int(headers.get(b"content-length", b"0")) :]
         if rest:
             self.data_received(rest)
-
-    def _refuse_parsed(self, error: httptools.HttpParserError) -> None:
-        """Refuse what the parser, or what it called, did not take."""
-        match error.__context__:  # what `on_headers_complete` raised
-            case HeadersTooLarge() as refusal:
-                self._end_with(refusal, "headers_too_large")
-            case Overloaded() as refusal:
-                self._end_with(refusal, "limit")
-            case _:
-                self._end_with(MalformedHttp("this is not HTTP/1.1"), "malformed")
 
     def _end_with(self, error: RequestError, reason: str) -> None:
         """Answer what comes in with an error, after the requests that came before it, and close."""
@@ -269,6 +258,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         self.flow.resume_reading()
         self._abort_soon()
+
+    def _close_answered(self) -> None:
+        """Close after an answer, but not in the face of a client that still sends its request."""
+        if self._inside and not self.pipeline:
+            self._linger(b"")
+        else:
+            self.transport.close()
 
     def _close(self) -> None:
         self.transport.close()

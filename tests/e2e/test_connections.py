@@ -87,6 +87,26 @@ def test_refusal_has_the_error_body(talk: Talk, pieces: list[bytes], expected: t
     assert took_s < 3
 
 
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (SCORE + b"X-Deadline-Ms: 100\r\n", (504, "deadline_exceeded")),
+        (SCORE.replace(b"/json", b"/x") + b"Connection: close\r\n", (415, "unsupported_media_type")),
+    ],
+    ids=["late", "refused"],
+)
+def test_answer_reaches_who_still_sends(server: Server, head: bytes, expected: tuple[int, str]) -> None:
+    """A connection that ends before its request does takes what still comes: no reset overtakes the answer."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(head + b"Content-Length: 50000\r\n\r\n{")
+        time.sleep(0.3)
+        for _ in range(20):
+            connection.sendall(b" " * 1000)
+            time.sleep(0.01)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert refusal(received) == expected
+
+
 def test_deadline_comes_first(talk: Talk) -> None:
     """A body that is not there at its deadline is a 504, and the connection, on which the rest may come, is closed."""
     received, took_s = talk(SCORE + b"X-Deadline-Ms: 100\r\nContent-Length: 5\r\n\r\n{")
