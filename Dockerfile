@@ -32,7 +32,8 @@ COPY service service
 RUN python -m venv --without-pip /opt/venv \
  && python -m pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --prefix /opt/dinserve . \
  && ls /opt/dinserve/lib/python3*/site-packages/service/engine/native/_forward.abi3.so \
- && ls /opt/dinserve/lib/python3*/site-packages/service/_counts.abi3.so
+ && ls /opt/dinserve/lib/python3*/site-packages/service/_counts.abi3.so \
+ && ls /opt/dinserve/lib/python3*/site-packages/service/_heads.abi3.so
 
 FROM ${BASE_IMAGE}
 # For the rollout file. A fresh volume takes the owner of the folder that it covers.

@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 
 BIN := .venv/bin
-NATIVE := service/engine/native/_forward.abi3.so service/_counts.abi3.so
+NATIVE := service/engine/native/_forward.abi3.so service/_counts.abi3.so service/_heads.abi3.so
 DATA ?= ../shared/data/ml-latest-small
 ARGS ?=
 
@@ -44,11 +44,11 @@ clean: ## Remove the environment, caches and build leftovers
 .venv/.ready-dev: WHAT := .[dev]
 .venv/.ready-train: WHAT := .[train]
 .venv/.ready-bench: WHAT := .[bench]
-.venv/.ready-%: .venv/.made pyproject.toml service/engine/native/forward.c service/counts.c
+.venv/.ready-%: .venv/.made pyproject.toml service/engine/native/forward.c service/counts.c service/heads.c
 	@echo "Installing $* packages into .venv (TensorFlow is large: the first time takes a minute or more)"
 	@rm -f $(NATIVE)
 	@$(INSTALL) --quiet --editable '$(WHAT)'
-	@$(BIN)/python -c 'import service.engine.native._forward, service._counts' 2>/dev/null || { \
+	@$(BIN)/python -c 'import service.engine.native._forward, service._counts, service._heads' 2>/dev/null || { \
 		$(INSTALL) --verbose --no-deps --editable . >.venv/native.log 2>&1; echo "$$NOT_BUILT" >&2; }
 	@touch $@
 

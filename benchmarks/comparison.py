@@ -81,7 +81,7 @@ class Target:
     path: str = "/score"
     load_cpus: Sequence[int] = LOAD_CPUS
 
-    def load(self, workload: str, pace: Pace, **options: float) -> Load:
+    def load(self, workload: str, pace: Pace, **options: float | str) -> Load:
         """One run of the load generator, in a process of its own."""
         given = {"seconds": pace.seconds, "bodies": _enough(workload, pace.seconds), **options}
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]

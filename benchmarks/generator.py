@@ -1,7 +1,7 @@
 """Sends requests as a closed loop or an open one, and notes what comes back.
 
-Closed loop: each connection sends its next request when it has the answer to the last. Open loop: requests are due at
-the times of a Poisson process whatever the server does, and latency counts from when a request was due, so that a
+Closed loop: each connection sends its next request when it has the answer to the last. Open loop: requests are due at the
+times of a Poisson process, or evenly, whatever the server does, and latency counts from when a request was due, so that a
 server that stalls is charged for everybody who would have waited (Tene, "How not to measure latency").
 """
 
@@ -35,6 +35,7 @@ class Order:
     workload: Workload
     connections: int = 8  # of a closed loop
     rate: float = 0.0  # requests/s of an open loop; 0: closed
+    gaps: str = "poisson"  # between its requests; or "even"
     seconds: float = 3.0
     warm_s: float = 0.5  # before that, unmeasured
     requests: int = MOST_REQUESTS  # end earlier after so many
@@ -59,8 +60,10 @@ class Outcome:
     sent: float = 0.0
 
 
-def arrivals(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
-    """Times at which the requests of a Poisson process of `rate` per second are due, in [0, seconds), ascending."""
+def arrivals(rate: float, seconds: float, seed: int, gaps: str = "poisson") -> NDArray[np.float64]:
+    """Times at which requests are due, in [0, seconds), ascending: `rate` per second, `poisson` or `even`."""
+    if gaps == "even":
+        return np.arange(0, seconds, 1 / rate)
     expected = rate * seconds
     most = int(expected + 10 * expected**0.5 + 10)  # ten standard deviations: never short
     due = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, most))
@@ -133,7 +136,7 @@ class Generator:
     def due(self) -> Iterable[float]:
         """When an open loop's requests are due, from now on."""
         order, now = self.order, time.perf_counter()
-        due: list[float] = (now + arrivals(order.rate, order.warm_s + order.seconds, order.seed)).tolist()
+        due: list[float] = (now + arrivals(order.rate, order.warm_s + order.seconds, order.seed, order.gaps)).tolist()
         return due[: order.requests]
 
     async def open(self) -> None:

@@ -115,6 +115,7 @@ def main() -> None:
         "path",
         "pid",
         "deadline_ms",
+        "gaps",
     ):
         default = defaults[name]
         parser.add_argument("--" + name.replace("_", "-"), type=type(default), default=default)

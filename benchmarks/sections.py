@@ -1,5 +1,6 @@
 """What is measured, section by section; each returns rows for its table and findings for the targets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -38,6 +39,16 @@ class Section:
     note: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """Of an open loop's requests: at a share of what the server can do, and how they lie in time."""
+
+    percent: int
+    gaps: str  # as of `benchmarks.generator.arrivals`
+
+
+POISSON, EVEN = Arrivals(80, "poisson"), Arrivals(80, "even")
+ARRIVALS = (Arrivals(50, "poisson"), POISSON, EVEN, Arrivals(150, "poisson"))
 THROUGHPUT = {"10x20": 4.0, "100x50": 7.0, "500x50": 7.0, "500x200": 7.0}  # at 8 connections
 
 
@@ -126,38 +137,38 @@ def _overhead_in_pool(model: Model, ours: Target, theirs: Target, pace: Pace) ->
 
 
 def open_loop(model: Model, pace: Pace) -> Section:
-    """Ours and the baseline at 50, 80 and 150 % of what each can do, mixed; constant work tells the machine's part."""
-    found: dict[str, dict[int, list[Load]]] = {}
+    """Ours and the baseline at shares of what each can do, mixed; constant work tells the machine's part."""
+    found: dict[str, dict[Arrivals, list[Load]]] = {}
     with both(model) as (ours, theirs):
         typical_us = 1e6 / _capacity(ours, pace)
         work = servers.constant(typical_us, SERVER_CPUS)
         with servers.running(work):
             steady = Target(work, model.dtypes)
             for seed in range(pace.rounds):
-                for target, rates in ((ours, (50, 80, 150)), (steady, (50, 80))):
+                for target, rates in ((ours, ARRIVALS), (steady, ARRIVALS[:-1])):
                     _open_round(target, rates, pace, seed, found)
         faster = faster_way(theirs, "mixed", pace, 8)
         for seed in range(pace.rounds):
-            _open_round(faster, (50, 80, 150), pace, seed, found)
-    rows = [_open_row(name, percent, loads) for name, by in found.items() for percent, loads in by.items()]
-    tails = {name: median(load.p99 / load.p50 for load in by[80]) for name, by in found.items()}
-    note = f"p99 / p50 at 80 %: {', '.join(f'{tail:.1f}x {name}' for name, tail in tails.items())}."
-    finding = Finding(
-        f"{model.name}: p99 / p50, open loop, mixed, at 80 %", tails[ours.server.name], 4.0, at_least=False
-    )
-    return Section(
-        f"Open loop, {model.name}, mixed, Poisson arrivals, latency from the time due", rows, [finding], note
-    )
+            _open_round(faster, ARRIVALS, pace, seed, found)
+    rows = [_open_row(name, rate, loads) for name, by in found.items() for rate, loads in by.items()]
+    findings, notes = [], []
+    for rate in (EVEN, POISSON):
+        tails = {name: median(load.p99 / load.p50 for load in by[rate]) for name, by in found.items()}
+        what = f"{model.name}: p99 / p50, open loop, mixed, at {rate.percent} %, {rate.gaps} arrivals"
+        findings.append(Finding(what, tails[ours.server.name], 4.0, at_least=False))
+        notes.append(f"{rate.gaps} {', '.join(f'{tail:.1f}x {name}' for name, tail in tails.items())}")
+    note = f"p99 / p50 at 80 %: {'; '.join(notes)}."
+    return Section(f"Open loop, {model.name}, mixed, latency from the time due", rows, findings, note)
 
 
 def _open_round(
-    target: Target, rates: tuple[int, ...], pace: Pace, seed: int, found: dict[str, dict[int, list[Load]]]
+    target: Target, rates: Sequence[Arrivals], pace: Pace, seed: int, found: dict[str, dict[Arrivals, list[Load]]]
 ) -> None:
     """Load a server at some percentages of what it can do now."""
     capacity, by = _capacity(target, pace), found.setdefault(target.server.name, {})
-    for percent in rates:
-        load = target.load("mixed", pace, rate=capacity * percent / 100, seed=seed)
-        by.setdefault(percent, []).append(load)
+    for rate in rates:
+        load = target.load("mixed", pace, rate=capacity * rate.percent / 100, seed=seed, gaps=rate.gaps)
+        by.setdefault(rate, []).append(load)
 
 
 def _capacity(target: Target, pace: Pace) -> float:
@@ -165,14 +176,14 @@ def _capacity(target: Target, pace: Pace) -> float:
     return max(target.load("mixed", pace, connections=each).requests_per_s for each in (8, 32))
 
 
-def _open_row(server: str, percent: int, loads: list[Load]) -> dict[str, Any]:
+def _open_row(server: str, rate: Arrivals, loads: list[Load]) -> dict[str, Any]:
     errors: dict[str, int] = {}
     for load in loads:
         for problem, times in load.errors.items():
             errors[problem] = errors.get(problem, 0) + times
     return {
         "server": server,
-        "rate": f"{percent} %",
+        "rate": f"{rate.percent} %, {rate.gaps}",
         "due req/s": round(median(load.offered for load in loads)),
         "answered req/s": round(median(load.requests_per_s for load in loads)),
         **_latencies(loads),

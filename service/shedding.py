@@ -5,14 +5,14 @@ answer; refused here, some 20 us, it costs a tenth. At twice the load that a cor
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from service import schema
 from service.admission import PerRow, retry_after_s
 from service.errors import Overloaded
+from service.heads import Head, read_head
 from service.metrics import Metrics
 from service.middleware import make_request_id
 from service.protocol import GuardedProtocol
@@ -20,49 +20,11 @@ from service.scorer import Scorer
 
 GATE: Final = "gate"  # where the application's state has it
 
-# What is not written like this, whole and alone in what was received, takes the normal way.
-_PLAIN = re.compile(rb"POST /score HTTP/1\.1\r\n(?:[A-Za-z0-9-]+:[ -~]*\r\n)+\r\n")
-_FIELDS = re.compile(
-    rb"\r\n(content-length|x-deadline-ms|x-request-id|transfer-encoding|expect|upgrade|connection):[ ]*([ -~]*)",
-    re.IGNORECASE,
-)
-_UNUSUAL = {b"transfer-encoding", b"expect", b"upgrade"}
-_NUMBER = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?")
-_LONGEST_NUMBER = 9  # digits; Python refuses to read thousands of them
 _HOLDS_S = 0.001  # how long a refusal holds for others: less than a batch takes
 _ANSWER = (
     b"HTTP/1.1 503 Service Unavailable\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n"
     b"retry-after: %d\r\nx-request-id: %b\r\n\r\n%b"
 )
-
-
-class Head(NamedTuple):
-    """What the headers of a request say that matters before its body is read."""
-
-    body_bytes: int
-    deadline_ms: float | None
-    request_id: bytes | None
-
-
-def read_head(received: bytes) -> Head | None:
-    """Read the headers of one plain POST /score that is whole and alone; None of anything else."""
-    plain = _PLAIN.match(received)
-    if plain is None:
-        return None
-    found = _FIELDS.findall(received, 0, plain.end())
-    fields = {name.lower(): value.rstrip() for name, value in found}
-    length, deadline = fields.get(b"content-length", b""), fields.get(b"x-deadline-ms")
-    if (
-        not length.isdigit()
-        or len(length) > _LONGEST_NUMBER
-        or len(received) != plain.end() + int(length)
-        or len(fields) != len(found)  # one of them twice
-        or not _UNUSUAL.isdisjoint(fields)
-        or fields.get(b"connection", b"keep-alive").lower() != b"keep-alive"
-        or not (deadline is None or _NUMBER.fullmatch(deadline))
-    ):
-        return None
-    return Head(int(length), None if deadline is None else float(deadline), fields.get(b"x-request-id"))
 
 
 class Gate:
@@ -127,12 +89,13 @@ class Gate:
 
     def refuse(self, head: Head, arrived: float, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """The whole answer to a request that is not let in; None if it is."""
-        rows = self.guess_rows(head.body_bytes)
-        refusal = self._again(rows, head.deadline_ms, arrived) or self._ask(rows, head.deadline_ms, arrived)
+        body_bytes, deadline_ms, request_id = head
+        rows = self.guess_rows(body_bytes)
+        refusal = self._again(rows, deadline_ms, arrived) or self._ask(rows, deadline_ms, arrived)
         if refusal is None:
             self._scorer.expect(rows)
             return None
-        answer = self._answer(refusal, make_request_id(head.request_id).encode(), headers)
+        answer = self._answer(refusal, make_request_id(request_id).encode(), headers)
         self._metrics.shed(refusal.reason)
         self._metrics.request(refusal.code, time.monotonic() - arrived)
         return answer

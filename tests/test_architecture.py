@@ -43,6 +43,7 @@ SERVER = frozenset(
         "sockets",
         "guard",
         "protocol",
+        "heads",
         "shedding",
         "server",
         "workers",
@@ -121,6 +122,7 @@ MUST_NOT_IMPORT: dict[str, frozenset[str]] = {
     "protocol": frozenset(
         {"fastapi", "starlette", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}
     ),
+    "heads": HTTP | {"asyncio", "config", "batch", "artifact", "batcher", "engine", "registry", "scorer", "metrics"},
     "shedding": frozenset({"fastapi", "starlette", "batch", "artifact", "batcher", "engine", "registry"}),
     "server": frozenset(
         {"fastapi", "starlette", "batch", "artifact", "batcher", "engine", "registry", "scorer", "schema"}

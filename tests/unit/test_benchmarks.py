@@ -123,6 +123,11 @@ def test_arrivals_are_a_poisson_process() -> None:
     assert due[-1] < 20
 
 
+def test_even_arrivals_have_one_gap() -> None:
+    """Requests of a fixed rate are due at equal distances, within the time."""
+    assert arrivals(4, 1, seed=1, gaps="even").tolist() == [0, 0.25, 0.5, 0.75]
+
+
 def test_open_loop_counts_latency_from_when_a_request_was_due() -> None:
     """Requests that a stalled server delays are each charged from their own due time, and belong to that time."""
     order = Order(1, WORKLOADS["mixed"], rate=10)

@@ -74,6 +74,7 @@ def run_sanitized(gcc: str, name: str, module: Path, *arguments: str) -> subproc
     [
         pytest.param("service.engine.native._forward", "engine/native/forward.c", ENGINE, id="engine"),
         pytest.param("service._counts", "counts.c", ("test_ledgers.py",), id="counts"),
+        pytest.param("service._heads", "heads.c", ("test_heads.py",), id="heads"),
     ],
 )
 def test_nothing_leaves_its_memory(gcc: str, tmp_path: Path, name: str, source: str, tests: tuple[str, ...]) -> None:
