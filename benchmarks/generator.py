@@ -1,8 +1,8 @@
 """Sends requests as a closed loop or an open one, and notes what comes back.
 
-Closed loop: each connection sends its next request when it has the answer to the last. Open loop: requests are due at the
-times of a Poisson process, or evenly, whatever the server does, and latency counts from when a request was due, so that a
-server that stalls is charged for everybody who would have waited (Tene, "How not to measure latency").
+Closed loop: each connection sends its next request when it has the answer to the last. Open loop: requests are due at
+the times of a Poisson process, or evenly, whatever the server does, and latency counts from when a request was due, so
+that a server that stalls is charged for everybody who would have waited (Tene, "How not to measure latency").
 """
 
 import asyncio

@@ -1,8 +1,11 @@
 """Twice the load that one core can bear, and what is left of it: goodput, latency of what is let in, probes meanwhile.
 
-python -m benchmarks.overload                  # a minute, and the capacity before and after it
+python -m benchmarks.overload                  # a minute, then short rounds, each between measures of the capacity
 python -m benchmarks.overload --seconds 10 --max-queue-rows 400000 --deadline-ms 200
 python -m benchmarks.overload --append         # to RESULTS.md
+
+A core that is shared halves its pace for seconds at a time. So goodput is compared with the capacity before a minute
+and after it, which tells how the server bears a minute, and in rounds of a few seconds, which tell what that costs it.
 """
 
 import argparse
@@ -13,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from benchmarks import models, report, servers
@@ -24,6 +27,8 @@ from benchmarks.summary import Load, percentile
 
 EXPECTED = {"503", "504"}  # what an overloaded server may answer, but for 200
 TIMES = 2.0  # what it can bear
+CONNECTIONS = (8, 32)  # of the closed loops that tell what that is
+ROUND_S, SIDE_S = 4.0, 1.5  # of overload in a round, and of each closed loop beside it
 PROBES = {"/health": 20.0, "/metrics": 1.0}  # a second
 
 
@@ -77,30 +82,39 @@ def probing(port: int) -> Iterator[list[Probe]]:
             thread.join()
 
 
-def best(target: Target, workload: str, seconds: float) -> Load:
-    """The most that a closed loop gets out of a server, with few connections and with many."""
-    pace = Pace(1, seconds, (0, 0))
-    loads = [target.load(workload, pace, connections=each) for each in (8, 32)]
-    return max(loads, key=lambda load: load.candidates_per_s)
+def capacity(target: Target, workload: str, seconds: float) -> dict[int, Load]:
+    """What closed loops get out of a server, by their connections."""
+    return {each: target.load(workload, Pace(1, seconds, (0, 0)), connections=each) for each in CONNECTIONS}
 
 
 @dataclass(frozen=True, slots=True)
 class Overload:
     """What a server did under too much load. Shares are of the capacity measured just before and after."""
 
-    before: Load
+    before: dict[int, Load]
     load: Load
-    after: Load
+    after: dict[int, Load]
     probes: list[Probe]
+
+    @property
+    def sides(self) -> tuple[Load, Load]:
+        """Before and after, with as many connections as got the most."""
+        pairs = [(self.before[each], self.after[each]) for each in CONNECTIONS]
+        return max(pairs, key=lambda pair: sum(each.candidates_per_s for each in pair))
 
     @property
     def goodput(self) -> dict[str, float]:
         """Answered with 200 and in time, as shares of capacity: of requests and of candidates."""
-        load, sides = self.load, (self.before, self.after)
+        load, sides = self.load, self.sides
         return {
             "requests": load.requests_per_s * load.in_time / mean(each.requests_per_s for each in sides),
             "candidates": load.candidates_in_time_per_s / mean(each.candidates_per_s for each in sides),
         }
+
+    @property
+    def by_cpu(self) -> float:
+        """The same by what an answered request cost the server then, refusals included, and beside it."""
+        return mean(each.server_cpu_us for each in self.sides) / self.load.server_cpu_us
 
     @property
     def unexpected(self) -> int:
@@ -108,32 +122,34 @@ class Overload:
         return sum(times for problem, times in self.load.errors.items() if problem not in EXPECTED)
 
 
-def measure(target: Target, workload: str, seconds: float, deadline_ms: float, side_s: float = 3.0) -> Overload:
+def measure(target: Target, workload: str, seconds: float, deadline_ms: float, side_s: float = SIDE_S) -> Overload:
     """Find the capacity, offer twice that in an open loop, find the capacity again."""
-    before = best(target, workload, side_s)
+    before = capacity(target, workload, side_s)
+    rate = max(each.requests_per_s for each in before.values())
     with probing(target.server.port) as probes:
         load = target.load(
             workload,
             Pace(1, seconds, (0, 0)),
-            rate=TIMES * before.requests_per_s,
-            requests=round(10 * seconds * before.requests_per_s),
+            rate=TIMES * rate,
+            requests=round(10 * seconds * rate),
             deadline_ms=deadline_ms,
         )
-    return Overload(before, load, best(target, workload, side_s), probes)
+    return Overload(before, load, capacity(target, workload, side_s), probes)
 
 
-def section(name: str, workload: str, deadline_ms: float, found: Overload) -> Section:
-    """The table and the targets."""
-    load, goodput = found.load, found.goodput
+def row(found: Overload) -> dict[str, Any]:
+    """What one run found, for the table."""
+    load, goodput, (before, after) = found.load, found.goodput, found.sides
     health, metrics = found.probes
-    row: dict[str, Any] = {
-        "capacity req/s": f"{found.before.requests_per_s:.0f} before, {found.after.requests_per_s:.0f} after",
+    return {
+        "s": f"{load.window_s:.0f}",
+        "capacity req/s": f"{before.requests_per_s:.0f} before, {after.requests_per_s:.0f} after",
         "due req/s": round(load.offered),
         "goodput req/s": round(load.requests_per_s * load.in_time),
         "of capacity": f"{goodput['requests']:.2f}",
         "goodput cand/s": round(load.candidates_in_time_per_s),
         "of capacity, cand": f"{goodput['candidates']:.2f}",
-        "by CPU time": f"{found.before.server_cpu_us / load.server_cpu_us:.2f}",
+        "by CPU time": f"{found.by_cpu:.2f}",
         "p50 ms": f"{load.p50:.1f}",
         "p99 ms": f"{load.p99:.1f}",
         "max ms": f"{load.worst:.1f}",
@@ -143,28 +159,43 @@ def section(name: str, workload: str, deadline_ms: float, found: Overload) -> Se
         "errors": " ".join(f"{problem}: {times}" for problem, times in load.errors.items()) or "none",
         "sent late p99 ms": f"{load.sent_late_p99:.1f}",
     }
+
+
+def section(name: str, workload: str, deadline_ms: float, long: Overload, rounds: list[Overload]) -> Section:
+    """The table and the targets."""
+    load = long.load
+    health, metrics = long.probes
     what = f"{name}, {workload}, twice the capacity"
     findings = [
-        Finding(f"{what}: goodput in {unit}/s, of capacity", share, 0.9, at_least=True)
-        for unit, share in goodput.items()
+        Finding(f"{what}: goodput in {unit}/s, of capacity, {load.window_s:.0f} s", share, 0.9, at_least=True)
+        for unit, share in long.goodput.items()
     ]
+    if rounds:
+        of = f"of capacity, median of {len(rounds)} rounds of {ROUND_S:.0f} s"
+        findings += [
+            Finding(f"{what}: goodput in {unit}/s, {of}", median(each.goodput[unit] for each in rounds), 0.9, True)
+            for unit in long.goodput
+        ]
+        findings.append(Finding(f"{what}: the same by CPU time", median(each.by_cpu for each in rounds), 0.9, True))
     findings += [
         Finding(f"{what}: p99 of accepted", load.p99, deadline_ms, at_least=False, unit=" ms"),
-        Finding(f"{what}: answers other than 200, 503, 504", found.unexpected, 0, at_least=False, unit=""),
+        Finding(f"{what}: answers other than 200, 503, 504", long.unexpected, 0, at_least=False, unit=""),
         Finding(f"{what}: p99 of /health", health.p99, 50.0, at_least=False, unit=" ms"),
         Finding(f"{what}: failed probes", health.failed + metrics.failed, 0, at_least=False, unit=""),
     ]
     note = (
-        f"Open loop of {load.window_s:.0f} s, latency from the time due. `sent late` is the generator's own delay, "
-        "which latencies include; `by CPU time` compares what an answered request cost the server before and then."
+        "Open loop, latency from the time due. `sent late` is the generator's own delay, which latencies include; "
+        "`by CPU time` compares what an answered request cost the server beside the overload and in it."
     )
-    return Section(f"Overload, {name}, {workload}, one core, deadline {deadline_ms:g} ms", [row], findings, note)
+    rows = [row(each) for each in (long, *rounds)]
+    return Section(f"Overload, {name}, {workload}, one core, deadline {deadline_ms:g} ms", rows, findings, note)
 
 
 def main() -> None:
     """Read the command line, measure, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of overload")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of overload in one go")
+    parser.add_argument("--rounds", type=int, default=12, help="after that; 0 for none")
     parser.add_argument("--workload", choices=WORKLOADS, default="mixed")
     parser.add_argument("--deadline-ms", type=float, default=1000.0, help="the server's default")
     parser.add_argument("--max-queue-rows", type=int, help="of the server; default: its own")
@@ -177,8 +208,10 @@ def main() -> None:
     where = report.machine()
     server = servers.ours(model.folder, SERVER_CPUS, *flags)
     with servers.running(server):
-        found = measure(Target(server, model.dtypes), options.workload, options.seconds, options.deadline_ms)
-    done = [section(model.name, options.workload, options.deadline_ms, found)]
+        asked = Target(server, model.dtypes), options.workload
+        long = measure(*asked, options.seconds, options.deadline_ms, options.seconds / 8)
+        rounds = [measure(*asked, ROUND_S, options.deadline_ms) for _ in range(options.rounds)]
+    done = [section(model.name, options.workload, options.deadline_ms, long, rounds)]
     print(f"{report.text(done[0])}\n\n{report.targets(done[0].findings)}")
     if options.append:
         report.append(where, f"overload of {options.seconds:g} s", done)

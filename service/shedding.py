@@ -6,8 +6,8 @@ answer; refused here, some 20 us, it costs a tenth. At twice the load that a cor
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 from service import schema
 from service.admission import PerRow, retry_after_s
@@ -21,10 +21,30 @@ from service.scorer import Scorer
 GATE: Final = "gate"  # where the application's state has it
 
 _HOLDS_S = 0.001  # how long a refusal holds for others: less than a batch takes
-_ANSWER = (
-    b"HTTP/1.1 503 Service Unavailable\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n"
-    b"retry-after: %d\r\nx-request-id: %b\r\n\r\n%b"
-)
+_ANSWER = b"%b%d%b%b\r\n\r\n%b%b%b"
+
+
+class _Form(NamedTuple):
+    """An answer but for the request id, which it has twice, and the length that follows from that."""
+
+    start: bytes  # to where the length of the body comes
+    middle: bytes  # from there to where the id comes
+    before: bytes  # it in the body
+    after: bytes
+
+    @classmethod
+    def of(cls, refusal: Overloaded, headers: Iterable[tuple[bytes, bytes]]) -> "_Form":
+        """The form of a refusal, with headers that every answer has."""
+        lines = b"".join([b"%b: %b\r\n" % each for each in (*headers, (b"content-type", b"application/json"))])
+        middle = b"\r\nretry-after: %d\r\nx-request-id: " % retry_after_s(refusal.wait_s)
+        body = schema.render_error(refusal.code, refusal.message, None, "\0").split(b"\\u0000")
+        return cls(b"HTTP/1.1 503 Service Unavailable\r\n%bcontent-length: " % lines, middle, *body)
+
+    def fill(self, request_id: bytes) -> bytes:
+        """The whole answer."""
+        start, middle, before, after = self
+        length = len(before) + len(request_id) + len(after)
+        return _ANSWER % (start, length, middle, request_id, before, request_id, after)
 
 
 class Gate:
@@ -43,17 +63,16 @@ class Gate:
         self._deadline_ms = deadline_ms
         self._max_candidates = max_candidates
         self._row_bytes = PerRow()
-        self._headers: list[tuple[bytes, bytes]] = []  # that every answer has, and
-        self._lines = b""  # as they are sent
-        self._last: Overloaded | None = None  # refusal of a request that said nothing of its time
-        self._last_rows = 0
-        self._last_until = 0.0
-        self._bodies: dict[str, tuple[bytes, bytes]] = {}  # by message: before and after the request id
+        self._headers: list[tuple[bytes, bytes]] = []  # that every answer has
+        self._forms: dict[tuple[str, int], _Form] = {}  # with them, by the message and when to come back
+        self._held: Overloaded | None = None  # refusal of a request that said nothing of its time; it holds
+        self._held_bytes = 0  # for bodies as long
+        self._held_until = 0.0  # and so long
 
     @property
     def pressed(self) -> bool:
-        """Whether it pays to look at requests before they are parsed: if not, hardly anybody is refused (7 us)."""
-        return self._scorer.pressed(self._deadline_ms / 1000)
+        """Whether it pays to look at requests before they are parsed: if not, hardly anybody is refused."""
+        return time.monotonic() < self._held_until or self._scorer.pressed(self._deadline_ms / 1000)
 
     def report(self) -> None:
         """Tell the metrics what waits now, and how much the executors have worked."""
@@ -90,38 +109,32 @@ class Gate:
     def refuse(self, head: Head, arrived: float, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """The whole answer to a request that is not let in; None if it is."""
         body_bytes, deadline_ms, request_id = head
-        rows = self.guess_rows(body_bytes)
-        refusal = self._again(rows, deadline_ms, arrived) or self._ask(rows, deadline_ms, arrived)
+        refusal = None
+        if arrived < self._held_until and body_bytes >= self._held_bytes and deadline_ms is None:
+            refusal = self._held  # a smaller one with as much time was told so a moment ago
         if refusal is None:
-            self._scorer.expect(rows)
-            return None
-        answer = self._answer(refusal, make_request_id(request_id).encode(), headers)
+            rows = self.guess_rows(body_bytes)
+            milliseconds = self._deadline_ms if deadline_ms is None else deadline_ms
+            refusal = self._scorer.refusal(rows, arrived + milliseconds / 1000)
+            if refusal is None:
+                self._scorer.expect(rows)
+                return None
+            if deadline_ms is None:
+                self._held, self._held_bytes, self._held_until = refusal, body_bytes, arrived + _HOLDS_S
+        answer = self._form(refusal, headers).fill(make_request_id(request_id).encode())
         self._metrics.shed(refusal.reason)
         self._metrics.request(refusal.code, time.monotonic() - arrived)
         return answer
 
-    def _again(self, rows: int, deadline_ms: float | None, arrived: float) -> Overloaded | None:
-        """What a smaller request with as much time was told a moment ago."""
-        if self._last is not None and arrived < self._last_until and rows >= self._last_rows and deadline_ms is None:
-            return self._last
-        return None
-
-    def _ask(self, rows: int, deadline_ms: float | None, arrived: float) -> Overloaded | None:
-        milliseconds = self._deadline_ms if deadline_ms is None else deadline_ms
-        refusal = self._scorer.refusal(rows, arrived + milliseconds / 1000)
-        if refusal is not None and deadline_ms is None:
-            self._last, self._last_rows, self._last_until = refusal, rows, arrived + _HOLDS_S
-        return refusal
-
-    def _answer(self, refusal: Overloaded, request_id: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
-        parts = self._bodies.get(refusal.message)
-        if parts is None:
-            before, after = schema.render_error(refusal.code, refusal.message, None, "\0").split(b"\\u0000")
-            parts = self._bodies[refusal.message] = before, after
-        body = request_id.join(parts)
+    def _form(self, refusal: Overloaded, headers: list[tuple[bytes, bytes]]) -> _Form:
         if headers is not self._headers:  # uvicorn makes them anew every second
-            self._headers, self._lines = headers, b"".join([b"%b: %b\r\n" % each for each in headers])
-        return _ANSWER % (self._lines, len(body), retry_after_s(refusal.wait_s), request_id, body)
+            self._headers = headers
+            self._forms.clear()
+        key = refusal.message, retry_after_s(refusal.wait_s)
+        form = self._forms.get(key)
+        if form is None:
+            form = self._forms[key] = _Form.of(refusal, headers)
+        return form
 
 
 class Shedding(GuardedProtocol):
@@ -149,7 +162,7 @@ class Shedding(GuardedProtocol):
     @property
     def _between(self) -> bool:
         """Whether every request so far was parsed and answered, and others may follow."""
-        return self.idle and not self._deaf and not self.flow.write_paused and not self._guard.draining
+        return self.idle and not (self._deaf or self.flow.write_paused or self._guard.draining)
 
     def _refuse(self, gate: Gate, data: bytes) -> bool:
         arrived = time.monotonic()
@@ -160,7 +173,8 @@ class Shedding(GuardedProtocol):
         if answer is None:
             return False
         self.transport.write(answer)
-        self._stop_waiting()
+        if self._rest is not None:
+            self._stop_waiting()
         self.server_state.total_requests += 1
         self._refused_at = self.loop.time()
         if self.timeout_keep_alive_task is None:
