@@ -20,7 +20,7 @@ from service.scorer import Scorer
 
 GATE: Final = "gate"  # where the application's state has it
 
-_HOLDS_S = 0.001  # how long a refusal holds for others: less than a batch takes
+_HOLDS_S = 0.001  # how long a refusal holds for others, and that it pays to look: less than a batch takes
 _ANSWER = b"%b%d%b%b\r\n\r\n%b%b%b"
 
 
@@ -65,6 +65,7 @@ class Gate:
         self._row_bytes = PerRow()
         self._headers: list[tuple[bytes, bytes]] = []  # that every answer has
         self._forms: dict[tuple[str, int], _Form] = {}  # with them, by the message and when to come back
+        self._pressed_until = 0.0
         self._held: Overloaded | None = None  # refusal of a request that said nothing of its time; it holds
         self._held_bytes = 0  # for bodies as long
         self._held_until = 0.0  # and so long
@@ -72,7 +73,10 @@ class Gate:
     @property
     def pressed(self) -> bool:
         """Whether it pays to look at requests before they are parsed: if not, hardly anybody is refused."""
-        return time.monotonic() < self._held_until or self._scorer.pressed(self._deadline_ms / 1000)
+        now = time.monotonic()
+        if now >= self._pressed_until and self._scorer.pressed(self._deadline_ms / 1000):
+            self._pressed_until = now + _HOLDS_S
+        return now < self._pressed_until
 
     def report(self) -> None:
         """Tell the metrics what waits now, and how much the executors have worked."""
