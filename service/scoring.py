@@ -83,10 +83,9 @@ class Scoring:
         parsed_at = time.monotonic()
         if call.notes is not None:
             call.notes.parsed(query.sample, served.version, read_at, parsed_at)
-        shadow, again = service.registry.shadow_of(call.request_id, served), None
-        if shadow is not None:
-            again = partial(schema.decode, body, shadow.manifest, self.limits, catalog)  # it may see it otherwise
-        del body  # or else all bodies that wait would lie between what is worked on
+        shadow = service.registry.shadow_of(call.request_id, served)
+        if shadow is None:
+            body = b""  # or else all bodies that wait would lie between what is worked on
         explanation = None
         if query.explain:
             most = service.settings.max_explained
@@ -94,7 +93,8 @@ class Scoring:
             scored, explanation = await while_connected(receive, explaining)
         else:
             scored = await while_connected(receive, service.scorer.score(served, query.sample, deadline))
-        if shadow is not None and again is not None:
+        if shadow is not None:
+            again = partial(schema.decode, body, shadow.manifest, self.limits, catalog)  # it may see it otherwise
             service.shadow.offer(Copy(shadow, lambda: again().sample, scored.probabilities))
         self._novelty.offer(served, query.sample, read_at)
         return self._answer(call, query, scored, explanation, parsed_at - read_at)
