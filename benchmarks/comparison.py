@@ -19,6 +19,7 @@ from benchmarks.summary import Load
 from service import artifact
 
 SERVER_CPUS, LOAD_CPUS = CPUS[-1:], CPUS[:1]  # interrupts prefer the first: the servers get the last
+CONNECTIONS = (8, 32)  # few and many, in a closed loop
 CHECKED = 20  # bodies of each workload that both servers must answer alike
 TOLERANCE = 1e-5
 
@@ -88,6 +89,10 @@ class Target:
         named = ["--workload", workload, "--dtypes", ",".join(self.dtypes), "--path", self.path]
         port, pid = str(self.server.port), str(self.server.pid)
         return Load(**run_module("benchmarks.load", port, "--pid", pid, *named, *flags, cpus=self.load_cpus))
+
+    def closed_loops(self, workload: str, pace: Pace) -> dict[int, Load]:
+        """A run with few connections and one with many, by their number: the better tells what the server can do."""
+        return {each: self.load(workload, pace, connections=each) for each in CONNECTIONS}
 
 
 @contextmanager

@@ -21,13 +21,12 @@ from typing import Any
 
 from benchmarks import models, report, servers
 from benchmarks.bodies import WORKLOADS
-from benchmarks.comparison import LOAD_CPUS, SERVER_CPUS, Model, Pace, Target
+from benchmarks.comparison import CONNECTIONS, LOAD_CPUS, SERVER_CPUS, Model, Pace, Target
 from benchmarks.sections import Finding, Section
 from benchmarks.summary import Load, percentile
 
 EXPECTED = {"503", "504"}  # what an overloaded server may answer, but for 200
 TIMES = 2.0  # what it can bear
-CONNECTIONS = (8, 32)  # of the closed loops that tell what that is
 ROUND_S, SIDE_S = 4.0, 1.5  # of overload in a round, and of each closed loop beside it
 PROBES = {"/health": 20.0, "/metrics": 1.0}  # a second
 
@@ -82,11 +81,6 @@ def probing(port: int) -> Iterator[list[Probe]]:
             thread.join()
 
 
-def capacity(target: Target, workload: str, seconds: float) -> dict[int, Load]:
-    """What closed loops get out of a server, by their connections."""
-    return {each: target.load(workload, Pace(1, seconds, (0, 0)), connections=each) for each in CONNECTIONS}
-
-
 @dataclass(frozen=True, slots=True)
 class Overload:
     """What a server did under too much load. Shares are of the capacity measured just before and after."""
@@ -124,7 +118,8 @@ class Overload:
 
 def measure(target: Target, workload: str, seconds: float, deadline_ms: float, side_s: float = SIDE_S) -> Overload:
     """Find the capacity, offer twice that in an open loop, find the capacity again."""
-    before = capacity(target, workload, side_s)
+    side = Pace(1, side_s, (0, 0))
+    before = target.closed_loops(workload, side)
     rate = max(each.requests_per_s for each in before.values())
     with probing(target.server.port) as probes:
         load = target.load(
@@ -134,7 +129,7 @@ def measure(target: Target, workload: str, seconds: float, deadline_ms: float, s
             requests=round(10 * seconds * rate),
             deadline_ms=deadline_ms,
         )
-    return Overload(before, load, capacity(target, workload, side_s), probes)
+    return Overload(before, load, target.closed_loops(workload, side), probes)
 
 
 def row(found: Overload) -> dict[str, Any]:

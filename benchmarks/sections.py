@@ -173,7 +173,7 @@ def _open_round(
 
 def _capacity(target: Target, pace: Pace) -> float:
     """Requests/s of mixed requests: the best of a closed loop with few and with many connections."""
-    return max(target.load("mixed", pace, connections=each).requests_per_s for each in (8, 32))
+    return max(load.requests_per_s for load in target.closed_loops("mixed", pace).values())
 
 
 def _open_row(server: str, rate: Arrivals, loads: list[Load]) -> dict[str, Any]:
