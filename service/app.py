@@ -41,8 +41,6 @@ if TYPE_CHECKING:  # imported where traces are asked for
 
 logger = logging.getLogger(__name__)
 
-_INLINE_S = 0.0003  # some short requests; more than that, and others would notice
-
 
 class _Server(FastAPI):
     """FastAPI behind `Edge`; as one of FastAPI's own middlewares every score would pay 12 us for layers."""
@@ -142,8 +140,9 @@ def create_app(
 
 
 def _make_scorer(settings: Settings, metrics: Metrics) -> Scorer:
-    inline_s = _INLINE_S if settings.executors == 1 else 0.0  # several run beside the event loop
-    policy = Policy(settings.max_batch_rows, settings.max_queue_rows, settings.max_delay_ms / 1000, inline_s)
+    policy = Policy(
+        settings.max_batch_rows, settings.max_queue_rows, settings.max_delay_ms / 1000, settings.inline_ms / 1000
+    )
     return Scorer(
         policy,
         settings.executors,

@@ -155,11 +155,10 @@ class Batcher(Generic[Key, Payload, Answer]):
         job = Job(key, payload, rows, deadline, time.monotonic(), loop.create_future())
         self._waiting.append(job)
         self._admission.waiting += rows
-        if not self._policy.inline_s:
+        if self._policy.inline_s:
+            self._pump_soon(loop)
+        else:
             self._pump()
-        elif not self._turning:
-            self._turning = True
-            loop.call_soon(self._turn)
         return job
 
     def withdraw(self, job: Job[Key, Payload, Answer]) -> None:
@@ -196,42 +195,53 @@ class Batcher(Generic[Key, Payload, Answer]):
     def _forget_coming(self) -> None:
         self._admission.coming = 0
 
+    def _pump_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._turning:
+            self._turning = True
+            loop.call_soon(self._turn)
+
     def _turn(self) -> None:
         self._turning = False
         self._pump()
 
     def _pump(self) -> None:
-        """Hand batches to idle executors until there is none idle or nothing to run."""
+        """Run what waits until no executor is idle; on the event loop one batch, and the next when it has turned.
+
+        Between two of them what has arrived is read, and what is done is answered.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         while self._waiting and len(self._running) < self._executors:
             now = time.monotonic()
-            decision = decide(self._waiting, now, self._policy)
+            decision = decide(self._waiting, now, self._policy, self._admission.best_row_s)
             for job in (*decision.dropped, *decision.batch):
                 self._leave(job)
             for job in decision.dropped:
                 self.fail(job, DeadlineExceeded("the deadline passed before the request was run"))
-            if decision.batch:
-                rows, row_s = sum([job.rows for job in decision.batch]), self._admission.row_s
-                self._release(_Run(decision.batch, rows, now, now + rows * row_s if row_s else math.inf))
+            if decision.batch and self._release(decision.batch, now) and self._waiting:
+                self._pump_soon(asyncio.get_running_loop())
+                return
             if decision.wake_at is not None:
                 self._timer = asyncio.get_running_loop().call_later(decision.wake_at - now, self._pump)
                 return
         if not self._waiting and not self._running:
             self._idle.set()
 
-    def _release(self, run: _Run[Key, Payload, Answer]) -> None:
-        others = len(self._waiting) + len(self._running)
-        inline = runs_inline(run.rows, others, self._admission.best_row_s, self._policy)
+    def _release(self, jobs: list[Job[Key, Payload, Answer]], now: float) -> bool:
+        """Run a batch on the event loop, or have an executor run it; returns whether it is over."""
+        rows, row_s = sum([job.rows for job in jobs]), self._admission.row_s
+        run = _Run(jobs, rows, now, now + rows * row_s if row_s else math.inf)
+        inline = runs_inline(rows, self._admission.best_row_s, self._policy)
         self._running.append(run)
-        self._admission.running += run.rows
+        self._admission.running += rows
         self._note_due()
         if inline:
             self._execute(run)
             self._finish(run)
         else:
             self._inbox.put(run)
+        return inline
 
     def _leave(self, job: Job[Key, Payload, Answer]) -> None:
         if job.waiting:
@@ -272,12 +282,17 @@ class Batcher(Generic[Key, Payload, Answer]):
 
     def _report(self, loop: asyncio.AbstractEventLoop, run: _Run[Key, Payload, Answer]) -> None:
         try:
-            loop.call_soon_threadsafe(self._finish, run)
+            loop.call_soon_threadsafe(self._return, run)
         except RuntimeError:  # the loop has closed: nobody is left to tell
             logger.warning("a batch of %d ended after the event loop", len(run.jobs))
 
+    def _return(self, run: _Run[Key, Payload, Answer]) -> None:
+        """Back on the loop: finish a batch, then see what is next."""
+        self._finish(run)
+        self._pump()
+
     def _finish(self, run: _Run[Key, Payload, Answer]) -> None:
-        """Back on the loop: answer the members of a batch, then see what is next."""
+        """Answer the members of a batch."""
         self._running.remove(run)
         self._admission.running -= run.rows
         self._note_due()
@@ -292,4 +307,3 @@ class Batcher(Generic[Key, Payload, Answer]):
                 self.fail(job, Internal("the model failed on this batch"))
             elif not job.future.done():
                 job.future.set_result((run.answers[i], run.released))
-        self._pump()

@@ -83,6 +83,13 @@ class Settings(BaseSettings):
         ge=1,
         description="threads that run batches, in each worker",
     )
+    # A thread and the event loop on one core take turns of 3 to 5 ms, which makes both late (benchmarks/RESULTS.md).
+    inline_ms: float = Field(
+        default_factory=lambda settings: 5.0 if settings["executors"] == 1 else 0.0,
+        ge=0,
+        le=1000,
+        description="longest that a batch should take to run on the event loop, and not in an executor, in ms; 0: none",
+    )
     # Part of the compiled code runs on these threads, whichever executor called it. Against one caller, one thread and
     # one core (one engine, 500 x 50), two callers on two cores reach 1.2 with one thread, 1.8 with two.
     intra_op_threads: int = Field(

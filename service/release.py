@@ -1,6 +1,7 @@
 """When a batch is released, what is in it, and where it runs: decided by pure functions of what waits."""
 
 import asyncio
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -42,34 +43,45 @@ class Decision(Generic[Key, Payload, Answer]):
     wake_at: float | None  # ask again then; None: when something happens
 
 
-def decide(waiting: Iterable[Job[Key, Payload, Answer]], now: float, policy: Policy) -> Decision[Key, Payload, Answer]:
+def decide(
+    waiting: Iterable[Job[Key, Payload, Answer]], now: float, policy: Policy, row_s: float = math.inf
+) -> Decision[Key, Payload, Answer]:
     """Choose what an idle executor runs next: the oldest jobs of one key that fit a batch, in order of arrival.
+
+    A row should take `row_s` seconds; where batches may run on the event loop, one is no longer than that allows.
 
     Jobs whose future is done (cancelled) or whose deadline has passed are never run. A batch that could still grow is
     held until its oldest job has waited `max_delay_s`, unless a deadline in it comes first.
     """
     dropped: list[Job[Key, Payload, Answer]] = []
     batch: list[Job[Key, Payload, Answer]] = []
-    rows, full = 0, False
+    rows, full, most = 0, False, _most_rows(row_s, policy)
     for job in waiting:
         if job.future.done() or job.deadline <= now:
             dropped.append(job)
             continue
-        full = bool(batch) and (job.key != batch[0].key or rows + job.rows > policy.max_batch_rows)
+        full = bool(batch) and (job.key != batch[0].key or rows + job.rows > most)
         if full:
             break
         batch.append(job)
         rows += job.rows
-    if batch and not full and rows < policy.max_batch_rows:
+    if batch and not full and rows < most:
         wake_at = batch[0].entered + policy.max_delay_s
         if now < wake_at < min(job.deadline for job in batch):
             return Decision(dropped, [], wake_at)
     return Decision(dropped, batch, None)
 
 
-def runs_inline(rows: int, others: int, row_s: float, policy: Policy) -> bool:
-    """Whether a batch should run on the event loop, as handing it over and back would cost more than it holds up.
+def runs_inline(rows: int, row_s: float, policy: Policy) -> bool:
+    """Whether a batch should run on the event loop.
 
-    Never beside `others`, jobs that wait or batches that run: many short batches in a row are a long one.
+    An executor on the same core would take turns with it, which makes both late, and costs a handing over and back.
     """
-    return not others and rows * row_s <= policy.inline_s
+    return rows * row_s <= policy.inline_s
+
+
+def _most_rows(row_s: float, policy: Policy) -> int:
+    """Of a batch, if it has more than one job."""
+    if not policy.inline_s or not 0 < row_s < math.inf:
+        return policy.max_batch_rows
+    return min(policy.max_batch_rows, int(policy.inline_s / row_s))

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DERIVED = {
     "executors": "its share of the CPUs it may use",
+    "inline_ms": "5 with one executor, else 0",
     "intra_op_threads": "as many as executors",
     "rollout_file": "`rollout.json` in the model folder",
 }

@@ -337,16 +337,42 @@ async def test_failure_on_the_event_loop_fails_its_batch(
     assert [record.message for record in caplog.records] == ["a batch of 1 failed"]
 
 
-async def test_batches_in_a_row_leave_the_event_loop(inline: Running, gate: Gate) -> None:
-    """With more here than one batch takes, an executor runs it, and what waits or comes waits for that."""
-    gate.opened.clear()
+async def test_event_loop_turns_between_batches(inline: Running, gate: Gate) -> None:
+    """With more here than one batch takes, each has a turn of the event loop, and what comes meanwhile has its own."""
     jobs = [enter(inline, payload, 6) for payload in (1, 2)]
-    await gate.reached()
-    jobs.append(enter(inline, 3))
-    await asyncio.sleep(0)
-    assert repr(inline) == "<Batcher open: 2 waiting (7 rows), 1 of 1 executors running>"
-    gate.opened.set()
+    seen = []
+    for _ in range(3):
+        await asyncio.sleep(0)
+        seen.append([job.future.done() for job in jobs])
+        if len(jobs) < 3:
+            jobs.append(enter(inline, 3, 6))
+    assert seen == [[True, False], [True, True, False], [True, True, True]]
     assert [await outcome(job) for job in jobs] == ["a1", "a2", "a3"]
+    assert gate.calls[1:] == [("a", [1]), ("a", [2]), ("a", [3])]
+
+
+async def test_stop_finishes_batches_of_later_turns(inline: Running) -> None:
+    """Batches that wait for the event loop to turn again are finished while stopping, and it ends with the last."""
+    jobs = [enter(inline, payload, 6) for payload in (1, 2, 3)]
+    assert await inline.stop(5) == 0
+    assert [await outcome(job) for job in jobs] == ["a1", "a2", "a3"]
+
+
+async def test_long_batch_leaves_the_event_loop(gate: Gate) -> None:
+    """What should take longer than the event loop may run has an executor, and jobs that come wait for that."""
+    gate.opened.set()
+    batcher = Batcher(gate, Policy(max_batch_rows=10, max_queue_rows=20, inline_s=1e-9), 1)
+    await batcher.start()
+    await enter(batcher, 0).future
+    gate.opened.clear()
+    jobs = [enter(batcher, 1)]
+    await gate.reached()
+    jobs.append(enter(batcher, 2))
+    await asyncio.sleep(0)
+    assert repr(batcher) == "<Batcher open: 1 waiting (1 rows), 1 of 1 executors running>"
+    gate.opened.set()
+    assert [await outcome(job) for job in jobs] == ["a1", "a2"]
+    assert await batcher.stop(5) == 0
 
 
 async def test_stop_before_the_turn_finishes_what_is_here(inline: Running) -> None:

@@ -143,15 +143,34 @@ def test_any_queue(queue: list[FakeJob], policy: Policy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "others", "row_s", "inline"),
+    ("rows", "row_s", "inline"),
     [
-        pytest.param(5, 0, 0.1, True, id="just-short-enough"),
-        pytest.param(6, 0, 0.1, False, id="too-long"),
-        pytest.param(1, 1, 0.1, False, id="others-are-here"),
-        pytest.param(1, 0, math.inf, False, id="nothing-known"),
+        pytest.param(5, 0.1, True, id="just-short-enough"),
+        pytest.param(6, 0.1, False, id="too-long"),
+        pytest.param(1, math.inf, False, id="nothing-known"),
     ],
 )
-def test_short_batch_runs_inline(rows: int, others: int, row_s: float, inline: bool) -> None:
-    """A batch runs on the event loop when it should be short and nothing else is here."""
-    assert runs_inline(rows, others, row_s, INLINE) is inline
-    assert not runs_inline(rows, others, row_s, POLICY)  # which allows no time
+def test_short_batch_runs_inline(rows: int, row_s: float, inline: bool) -> None:
+    """A batch runs on the event loop when it should be short."""
+    assert runs_inline(rows, row_s, INLINE) is inline
+    assert not runs_inline(rows, row_s, POLICY)  # which allows no time
+
+
+@pytest.mark.parametrize(
+    ("policy", "row_s", "sizes", "taken"),
+    [
+        pytest.param(INLINE, 0.1, [2, 3, 1], 2, id="as-long-as-allowed"),
+        pytest.param(INLINE, 0.1, [2, 4], 1, id="next-one-too-long"),
+        pytest.param(INLINE, 0.1, [8, 1], 1, id="too-long-by-itself"),
+        pytest.param(INLINE, 9.0, [1, 1], 1, id="no-row-is-short-enough"),
+        pytest.param(INLINE, 0.001, [5, 5, 1], 2, id="never-more-than-a-batch"),
+        pytest.param(INLINE, math.inf, [5, 5, 1], 2, id="nothing-known"),
+        pytest.param(INLINE, 0.0, [5, 5, 1], 2, id="takes-no-time"),
+        pytest.param(POLICY, 0.1, [5, 5, 1], 2, id="not-on-the-event-loop"),
+    ],
+)
+def test_batch_is_as_long_as_the_event_loop_may_run(policy: Policy, row_s: float, sizes: list[int], taken: int) -> None:
+    """Where batches may run on the event loop, one has no more jobs than should be done in the time for that."""
+    queue = [job(rows) for rows in sizes]
+    decision = decide(queue, NOW, policy, row_s)
+    assert of(decision, queue) == ([], list(range(taken)))
