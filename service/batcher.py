@@ -15,10 +15,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Generic
+from typing import Any, Generic
 
 from service.admission import Admission
 from service.errors import DeadlineExceeded, Internal, NotReady, Overloaded
+from service.expiry import Expiry
 from service.release import Answer, Job, Key, Payload, Policy, decide, runs_inline
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._due = math.inf  # when the last of the executors should be done, if all are at work
         self._inbox: SimpleQueue[_Run[Key, Payload, Answer] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._expiry = Expiry(_expire)
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False  # `_pump` is due with the event loop's next turn
         self._idle = asyncio.Event()
@@ -82,6 +84,7 @@ class Batcher(Generic[Key, Payload, Answer]):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), grace_s)
         cut = self._cut()
+        self._expiry.stop()
         for _ in self._threads:
             self._inbox.put(None)
         return cut
@@ -149,11 +152,14 @@ class Batcher(Generic[Key, Payload, Answer]):
     def submit(self, key: Key, payload: Payload, rows: int, deadline: float) -> Job[Key, Payload, Answer]:
         """Enter an admitted job; its future ends with (answer, when its batch was released) or one of our errors.
 
+        At its deadline at the latest, with DeadlineExceeded, whether its batch runs or not.
+
         With time for batches on the event loop, it is released when the loop turns, with what came in the same turn.
         """
         loop = asyncio.get_running_loop()
         job = Job(key, payload, rows, deadline, time.monotonic(), loop.create_future())
         self._waiting.append(job)
+        self._expiry.add(job.future, deadline)
         self._admission.waiting += rows
         if self._policy.inline_s:
             self._pump_soon(loop)
@@ -218,7 +224,7 @@ class Batcher(Generic[Key, Payload, Answer]):
             for job in (*decision.dropped, *decision.batch):
                 self._leave(job)
             for job in decision.dropped:
-                self.fail(job, DeadlineExceeded("the deadline passed before the request was run"))
+                _fail(job.future, DeadlineExceeded("the deadline passed before the request was run"))
             if decision.batch and self._release(decision.batch, now) and self._waiting:
                 self._pump_soon(asyncio.get_running_loop())
                 return
@@ -249,18 +255,13 @@ class Batcher(Generic[Key, Payload, Answer]):
             self._waiting.remove(job)  # from the front, nearly always
             self._admission.waiting -= job.rows
 
-    def fail(self, job: Job[Key, Payload, Answer], error: Exception) -> None:
-        """End a job with an error, if it has not ended: it is not run if it has not started."""
-        if not job.future.done():
-            job.future.set_exception(error)
-
     def _cut(self) -> int:
         """Fail whatever is unfinished; returns how many jobs that were."""
         jobs = [*self._waiting, *(job for run in self._running for job in run.jobs)]
         left = [job for job in jobs if not job.future.done()]
         for job in jobs:
             self._leave(job)
-            self.fail(job, NotReady("the server shut down before the request was done"))
+            _fail(job.future, NotReady("the server shut down before the request was done"))
         return len(left)
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -304,6 +305,16 @@ class Batcher(Generic[Key, Payload, Answer]):
             self._admission.ran(run.rows, run.took_s, held_s)
         for i, job in enumerate(run.jobs):
             if run.error is not None:
-                self.fail(job, Internal("the model failed on this batch"))
+                _fail(job.future, Internal("the model failed on this batch"))
             elif not job.future.done():
                 job.future.set_result((run.answers[i], run.released))
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """End a job's future with an error, if it has not ended: it is not run if it has not started."""
+    if not future.done():
+        future.set_exception(error)
+
+
+def _expire(future: asyncio.Future[Any]) -> None:
+    _fail(future, DeadlineExceeded("the deadline passed before the answer was ready"))

@@ -3,9 +3,8 @@
 import asyncio
 import math
 import time
-import types
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -13,6 +12,40 @@ from starlette.types import Receive
 from service.errors import DeadlineExceeded, RequestTimeout
 
 T = TypeVar("T")
+
+LEAVING: Final = "dinserve.leaving"  # where a scope has its `Leaving`, under a server that knows
+
+
+class Leaving:
+    """When the client of one request leaves, told without a task that waits for it (15 us).
+
+    Args:
+        resume: reads on, as a connection must to show its end.
+    """
+
+    __slots__ = ("_resume", "_then", "left")
+
+    def __init__(self, resume: Callable[[], None]) -> None:
+        self._resume = resume
+        self._then: Callable[[], None] | None = None
+        self.left = False
+
+    def watch(self, then: Callable[[], None]) -> None:
+        """Call `then` when the client leaves, or now if it has left."""
+        self._then = then
+        self._resume()
+        if self.left:
+            then()
+
+    def unwatch(self) -> None:
+        """Call nothing any more."""
+        self._then = None
+
+    def tell(self) -> None:
+        """The client has left."""
+        self.left = True
+        if self._then is not None:
+            self._then()
 
 
 class Started(Generic[T]):
@@ -24,7 +57,7 @@ class Started(Generic[T]):
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
         self._coroutine = coroutine
-        self._waits_for: Any = None  # None: for the event loop's next turn
+        self._waits_for: Any = None
         self._result: list[T] = []
         self._step(coroutine.send, None)
 
@@ -32,12 +65,6 @@ class Started(Generic[T]):
     def done(self) -> bool:
         """Whether awaiting this will wait for nothing."""
         return bool(self._result)
-
-    @types.coroutine
-    def turn(self) -> Generator[Any, Any, None]:
-        """Go on with the event loop's next turn, if the coroutine waits for nothing else."""
-        if not self._result and self._waits_for is None:
-            yield from self._pass_on()
 
     def __await__(self) -> Generator[Any, Any, T]:
         """Go on to the end."""
@@ -84,34 +111,39 @@ async def read_body(receive: Receive, deadline: float, latest: float = math.inf)
         raise DeadlineExceeded("the body did not arrive before the deadline") from None
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`; when the client leaves first, cancel it.
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T], leaving: Leaving | None = None) -> T:
+    """Await `work`; when the client leaves first, cancel it. Without `leaving` a task asks the server for that.
 
     Raises:
         ClientDisconnect: the client left.
     """
-    working = Started(work)
-    await working.turn()
-    if working.done:
-        return await working
-    task, waiting = _current_task(), True
+    task, waiting, left = _current_task(), True, False
 
-    def cancel(_: asyncio.Task[None]) -> None:
+    def cancel(*_: object) -> None:
+        nonlocal left
         if waiting:
+            left = True
             task.cancel()
 
-    watcher = asyncio.create_task(_disconnected(receive))
-    watcher.add_done_callback(cancel)
+    watcher = None
+    if leaving is not None:
+        leaving.watch(cancel)
+    else:
+        watcher = asyncio.create_task(_disconnected(receive))
+        watcher.add_done_callback(cancel)
     try:
-        return await working
+        return await work
     except asyncio.CancelledError:
-        if not watcher.done():
+        if not left:
             raise  # somebody else's cancellation
         task.uncancel()
         raise ClientDisconnect from None
     finally:
         waiting = False
-        watcher.cancel()
+        if leaving is not None:
+            leaving.unwatch()
+        if watcher is not None:
+            watcher.cancel()
 
 
 def _current_task() -> asyncio.Task[Any]:

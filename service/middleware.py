@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.connection import LEAVING, Leaving
 from service.errors import BodyTooLarge, Internal, InvalidRequest, UnsupportedMediaType
 from service.metrics import Answered, Metrics
 from service.notes import Notes
@@ -32,6 +33,7 @@ class Call:
     request_id: str
     arrived: float  # `time.monotonic()` when its headers were complete
     headers: dict[bytes, bytes]  # lower-case names; of repeated ones the last
+    leaving: Leaving | None = None  # the client; None: only the server's messages tell
     code: str | None = None  # how it ended; None keeps it out of the request metrics
     reading: bool = False  # its body is awaited
     started: bool = False  # its answer is on the way
@@ -131,7 +133,8 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        call = scope[CALL] = Call(make_request_id(headers.get(_REQUEST_ID_HEADER)), time.monotonic(), headers)
+        request_id = make_request_id(headers.get(_REQUEST_ID_HEADER))
+        call = scope[CALL] = Call(request_id, time.monotonic(), headers, scope.get(LEAVING))
         watch = self._watch
         if watch is not None:
             watch.begin(call, scope)

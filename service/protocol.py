@@ -10,6 +10,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from service.connection import LEAVING, Leaving
 from service.errors import Overloaded, RequestError
 from service.guard import GUARD, Flow, Guard, Outlet, why_unparsed
 from service.sockets import readable
@@ -106,6 +107,7 @@ class GuardedProtocol(HttpToolsProtocol):
             raise Overloaded("there are too many requests at once on this connection", "pipeline", 1.0)
         super().on_headers_complete()
         self.cycle.transport = self._outlet  # type: ignore[assignment]  # all that a cycle asks of one
+        self.cycle.scope[LEAVING] = Leaving(self.flow.resume_reading)  # type: ignore[typeddict-unknown-key]
         self._in_head = False
         self.headers = []  # trailers go there, and not among the headers that the application sees
         if self._rest is not None:
@@ -180,8 +182,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Let requests know that nobody waits: uvicorn tells the newest, which may be queued behind one that runs."""
         for cycle in (self._running, self.cycle):
             if cycle is not None and not cycle.response_complete:
-                cycle.disconnected = True
-                cycle.message_event.set()
+                _leave(cycle)
         self.pipeline.clear()
 
     def _expect_rest(self) -> None:
@@ -241,8 +242,7 @@ class GuardedProtocol(HttpToolsProtocol):
             elif broken.response_started:
                 self._linger(b"")
             else:
-                broken.disconnected = True
-                broken.message_event.set()
+                _leave(broken)
                 self._linger(answer)
         elif broken is None or broken.response_complete:
             self._linger(answer)
@@ -296,3 +296,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._untaken is not None:
             self._untaken.cancel()
             self._untaken = None
+
+
+def _leave(cycle: RequestResponseCycle) -> None:
+    """Let a request know that nobody waits for its answer."""
+    cycle.disconnected = True
+    cycle.message_event.set()
+    cycle.scope[LEAVING].tell()  # type: ignore[typeddict-item]

@@ -1,6 +1,5 @@
 """The use case: a sample in, probabilities and the version and times behind them out."""
 
-import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,10 +11,10 @@ import numpy as np
 from service.batch import Batch, Floats, Sample
 from service.batcher import Batcher
 from service.engine import Engine
-from service.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from service.errors import InvalidRequest, Overloaded
 from service.explain import Explanation, choose, reduce, take
 from service.loading import Served
-from service.release import Job, Policy
+from service.release import Policy
 
 Key: TypeAlias = tuple[Served, bool]  # only requests for one version, explained or not, share a batch
 
@@ -199,22 +198,11 @@ class Scorer:
         """Run samples, none larger than a batch, all or none; with each answer comes when its batch was released."""
         self._batcher.admit(sum([part.rows for part in parts]), deadline)
         jobs = [self._batcher.submit(key, part, part.rows, deadline) for part in parts]
-        timer = None
         try:
-            if self._policy.inline_s:
-                await asyncio.sleep(0)  # a batch on the event loop is over then
-            if not all(job.future.done() for job in jobs):
-                timer = asyncio.get_running_loop().call_later(deadline - time.monotonic(), self._expire, jobs)
             return [await job.future for job in jobs]
         finally:
-            if timer is not None:
-                timer.cancel()
             for job in jobs:
                 self._batcher.withdraw(job)
-
-    def _expire(self, jobs: list[Job[Key, Sample, Part]]) -> None:
-        for job in jobs:
-            self._batcher.fail(job, DeadlineExceeded("the deadline passed before the answer was ready"))
 
     def _run(self, key: Key, samples: list[Sample]) -> Sequence[Part]:
         """In an executor thread or, if it is short, on the event loop: pack, infer, split."""

@@ -90,9 +90,10 @@ class Scoring:
         if query.explain:
             most = service.settings.max_explained
             explaining = service.scorer.explain(served, query.sample, deadline, query.top_k, most)
-            scored, explanation = await while_connected(receive, explaining)
+            scored, explanation = await while_connected(receive, explaining, call.leaving)
         else:
-            scored = await while_connected(receive, service.scorer.score(served, query.sample, deadline))
+            scoring = service.scorer.score(served, query.sample, deadline)
+            scored = await while_connected(receive, scoring, call.leaving)
         if shadow is not None:
             again = partial(schema.decode, body, shadow.manifest, self.limits, catalog)  # it may see it otherwise
             service.shadow.offer(Copy(shadow, lambda: again().sample, scored.probabilities))

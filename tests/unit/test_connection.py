@@ -63,45 +63,6 @@ async def test_error_after_a_wait_is_raised_where_it_is_awaited() -> None:
         await started
 
 
-async def test_turn_is_waited_for_alone() -> None:
-    """A coroutine that only gives others a turn can be gone on with after it; a real wait is left for later."""
-    wait = future()
-
-    async def yielding() -> int:
-        await asyncio.sleep(0)
-        return await wait
-
-    started = Started(yielding())
-    for _ in range(2):
-        await started.turn()
-        assert not started.done
-    wait.set_result(5)
-    assert await started == 5
-    await started.turn()
-    assert started.done
-
-
-async def test_cancellation_in_a_turn_reaches_the_coroutine() -> None:
-    """A task cancelled while its coroutine gives others a turn cancels inside it."""
-
-    async def yielding() -> str:
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            return "cancelled"
-        return "not"
-
-    async def whole() -> str:
-        started = Started(yielding())
-        await started.turn()
-        return await started
-
-    task = asyncio.create_task(whole())
-    await asyncio.sleep(0)
-    task.cancel()
-    assert await task == "cancelled"
-
-
 async def test_cancellation_reaches_the_coroutine() -> None:
     """A cancelled task cancels inside the coroutine, which may still wait for its own end."""
     seen, last = [], future()
