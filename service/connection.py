@@ -31,11 +31,9 @@ class Leaving:
         self.left = False
 
     def watch(self, then: Callable[[], None]) -> None:
-        """Call `then` when the client leaves, or now if it has left."""
+        """Call `then` when the client leaves."""
         self._then = then
         self._resume()
-        if self.left:
-            then()
 
     def unwatch(self) -> None:
         """Call nothing any more."""
@@ -117,7 +115,10 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T], leavin
     Raises:
         ClientDisconnect: the client left.
     """
-    task, waiting, left = _current_task(), True, False
+    if leaving is not None and leaving.left:
+        work.close()
+        raise ClientDisconnect
+    task, waiting, left, watcher = _current_task(), True, False, None
 
     def cancel(*_: object) -> None:
         nonlocal left
@@ -125,7 +126,6 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T], leavin
             left = True
             task.cancel()
 
-    watcher = None
     if leaving is not None:
         leaving.watch(cancel)
     else:

@@ -4,8 +4,9 @@ import asyncio
 import time
 
 import pytest
+from starlette.requests import ClientDisconnect
 
-from service.connection import Started, read_body
+from service.connection import Leaving, Started, read_body, while_connected
 from service.errors import DeadlineExceeded, RequestTimeout
 
 pytestmark = pytest.mark.anyio
@@ -105,3 +106,77 @@ async def test_body_has_two_limits(deadline_s: float, latest_s: float, error: ty
     now = time.monotonic()
     with pytest.raises(error):
         await read_body(receive, now + deadline_s, now + latest_s)
+
+
+async def unasked() -> dict[str, object]:
+    """Stand for a server's messages where the server tells who leaves."""
+    pytest.fail("the server was asked")
+
+
+def leaving() -> tuple[Leaving, list[str]]:
+    """Make one, and a list of the times that reading was resumed."""
+    resumed: list[str] = []
+    return Leaving(lambda: resumed.append("resumed")), resumed
+
+
+async def test_client_that_leaves_cancels_the_work() -> None:
+    """A client that leaves cancels the work, which may tidy up; the connection was read on meanwhile."""
+    client, resumed = leaving()
+    tidied = []
+
+    async def work() -> None:
+        try:
+            await future()
+        finally:
+            tidied.append("tidied")
+
+    asyncio.get_running_loop().call_later(0.01, client.tell)
+    with pytest.raises(ClientDisconnect):
+        await while_connected(unasked, work(), client)
+    assert tidied == ["tidied"]
+    assert resumed == ["resumed"]
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_client_that_has_left_has_no_work_done() -> None:
+    """For a client that left before, the work is not even begun."""
+    client, _ = leaving()
+    begun = []
+
+    async def work() -> None:
+        begun.append("begun")
+
+    client.tell()
+    with pytest.raises(ClientDisconnect):
+        await while_connected(unasked, work(), client)
+    assert begun == []
+
+
+async def test_client_that_leaves_with_its_answer_changes_nothing() -> None:
+    """A client that leaves as the work ends, or later, neither loses the result nor cancels what follows."""
+    client, _ = leaving()
+
+    async def work() -> int:
+        return 1
+
+    assert await while_connected(unasked, work(), client) == 1
+    client.tell()
+    for _ in range(5):  # a late cancellation would arrive here
+        await asyncio.sleep(0)
+
+
+async def test_cancellation_from_elsewhere_is_passed_on() -> None:
+    """Whoever else cancels is not taken for the client."""
+    client, _ = leaving()
+    task = asyncio.create_task(while_connected(unasked, future_of_its_own(), client))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def future_of_its_own() -> int:
+    """Wait for ever."""
+    return await future()
