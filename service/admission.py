@@ -70,7 +70,7 @@ class Admission:
     coming: int = 0  # let in, and not yet among those that wait
     running: int = 0
     best_row_s: float = math.inf  # in its executor, when nothing disturbs it; unknown at first
-    pace: PerRow = field(default_factory=PerRow)  # seconds from release to answer, whatever else the core does
+    pace: PerRow = field(default_factory=PerRow)  # seconds until answered, whatever else the core does meanwhile
     row_s: float = 0.0  # by that pace
 
     @property
@@ -79,7 +79,7 @@ class Admission:
         return self.waiting + self.coming + self.running
 
     def ran(self, rows: int, took_s: float, held_s: float) -> None:
-        """A batch took its executor `took_s`, and was `held_s` on the way from release to answer."""
+        """A batch took its executor `took_s`; it was answered `held_s` after it was released, or the one before was."""
         self.best_row_s = learn(self.best_row_s, rows, took_s)
         self.pace = self.pace.after(rows, held_s)
         self.row_s = self.pace.mean

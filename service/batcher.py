@@ -32,6 +32,7 @@ class _Run(Generic[Key, Payload, Answer]):
     jobs: list[Job[Key, Payload, Answer]]
     rows: int  # of all its jobs
     released: float
+    began: float  # to be worked on: before, others were, or nothing waited
     due: float  # when it should be answered
     took_s: float = 0.0
     answers: Sequence[Answer] = field(default_factory=list)
@@ -201,19 +202,20 @@ class Batcher(Generic[Key, Payload, Answer]):
     def _forget_coming(self) -> None:
         self._admission.coming = 0
 
-    def _pump_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _pump_soon(self, loop: asyncio.AbstractEventLoop, since: float | None = None) -> None:
         if not self._turning:
             self._turning = True
-            loop.call_soon(self._turn)
+            loop.call_soon(self._turn, since)
 
-    def _turn(self) -> None:
+    def _turn(self, since: float | None) -> None:
         self._turning = False
-        self._pump()
+        self._pump(since)
 
-    def _pump(self) -> None:
+    def _pump(self, since: float | None = None) -> None:
         """Run what waits until no executor is idle; on the event loop one batch, and the next when it has turned.
 
-        Between two of them what has arrived is read, and what is done is answered.
+        Between two of them what has arrived is read, and what is done is answered. Where jobs wait since one ended, at
+        `since`, that is a part of what the next one takes.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -225,19 +227,22 @@ class Batcher(Generic[Key, Payload, Answer]):
                 self._leave(job)
             for job in decision.dropped:
                 _fail(job.future, DeadlineExceeded("the deadline passed before the request was run"))
-            if decision.batch and self._release(decision.batch, now) and self._waiting:
-                self._pump_soon(asyncio.get_running_loop())
-                return
+            if decision.batch:
+                over = self._release(decision.batch, now, now if since is None else since)
+                since = None
+                if over and self._waiting:
+                    self._pump_soon(asyncio.get_running_loop(), time.monotonic())
+                    return
             if decision.wake_at is not None:
                 self._timer = asyncio.get_running_loop().call_later(decision.wake_at - now, self._pump)
                 return
         if not self._waiting and not self._running:
             self._idle.set()
 
-    def _release(self, jobs: list[Job[Key, Payload, Answer]], now: float) -> bool:
+    def _release(self, jobs: list[Job[Key, Payload, Answer]], now: float, began: float) -> bool:
         """Run a batch on the event loop, or have an executor run it; returns whether it is over."""
         rows, row_s = sum([job.rows for job in jobs]), self._admission.row_s
-        run = _Run(jobs, rows, now, now + rows * row_s if row_s else math.inf)
+        run = _Run(jobs, rows, now, began, now + rows * row_s if row_s else math.inf)
         inline = runs_inline(rows, self._admission.best_row_s, self._policy)
         self._running.append(run)
         self._admission.running += rows
@@ -297,12 +302,12 @@ class Batcher(Generic[Key, Payload, Answer]):
         self._running.remove(run)
         self._admission.running -= run.rows
         self._note_due()
-        held_s = time.monotonic() - run.released
-        self._busy_s += held_s
+        now = time.monotonic()
+        self._busy_s += now - run.released
         if run.error is not None:
             logger.error("a batch of %d failed", len(run.jobs), exc_info=run.error)
         else:
-            self._admission.ran(run.rows, run.took_s, held_s)
+            self._admission.ran(run.rows, run.took_s, now - run.began)
         for i, job in enumerate(run.jobs):
             if run.error is not None:
                 _fail(job.future, Internal("the model failed on this batch"))

@@ -351,6 +351,28 @@ async def test_event_loop_turns_between_batches(inline: Running, gate: Gate) -> 
     assert gate.calls[1:] == [("a", [1]), ("a", [2]), ("a", [3])]
 
 
+async def test_what_happens_between_batches_is_a_part_of_their_pace(inline: Running) -> None:
+    """With batches in a row, a wait is predicted by when they end, not by what they take: the loop does more."""
+
+    async def wait_after(pause_s: float) -> float:
+        jobs = [enter(inline, payload, 6) for payload in (1, 2, 3)]
+        for _ in jobs:
+            asyncio.get_running_loop().call_soon(time.sleep, pause_s)
+            await asyncio.sleep(0)
+        assert all(job.future.done() for job in jobs)
+        last = enter(inline, 4, 6)
+        predicted = inline.wait_s
+        await last.future
+        return predicted
+
+    for _ in range(20):
+        busy_s = await wait_after(0.002)
+    assert 0.001 < busy_s < 0.2
+    for _ in range(40):
+        idle_s = await wait_after(0)
+    assert idle_s < busy_s / 4
+
+
 async def test_stop_finishes_batches_of_later_turns(inline: Running) -> None:
     """Batches that wait for the event loop to turn again are finished while stopping, and it ends with the last."""
     jobs = [enter(inline, payload, 6) for payload in (1, 2, 3)]
