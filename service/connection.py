@@ -27,10 +27,10 @@ class Leaving:
 
     def __init__(self, resume: Callable[[], None]) -> None:
         self._resume = resume
-        self._then: Callable[[], None] | None = None
+        self._then: Callable[[], object] | None = None
         self.left = False
 
-    def watch(self, then: Callable[[], None]) -> None:
+    def watch(self, then: Callable[[], object]) -> None:
         """Call `then` when the client leaves."""
         self._then = then
         self._resume()
@@ -115,33 +115,23 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T], leavin
     Raises:
         ClientDisconnect: the client left.
     """
-    if leaving is not None and leaving.left:
+    task, watcher = _current_task(), None
+    if leaving is None:
+        leaving = Leaving(lambda: None)
+        watcher = asyncio.create_task(_ask(receive, leaving))
+    elif leaving.left:
         work.close()
         raise ClientDisconnect
-    task, waiting, left, watcher = _current_task(), True, False, None
-
-    def cancel(*_: object) -> None:
-        nonlocal left
-        if waiting:
-            left = True
-            task.cancel()
-
-    if leaving is not None:
-        leaving.watch(cancel)
-    else:
-        watcher = asyncio.create_task(_disconnected(receive))
-        watcher.add_done_callback(cancel)
+    leaving.watch(task.cancel)
     try:
         return await work
     except asyncio.CancelledError:
-        if not left:
+        if not leaving.left:
             raise  # somebody else's cancellation
         task.uncancel()
         raise ClientDisconnect from None
     finally:
-        waiting = False
-        if leaving is not None:
-            leaving.unwatch()
+        leaving.unwatch()
         if watcher is not None:
             watcher.cancel()
 
@@ -152,9 +142,13 @@ def _current_task() -> asyncio.Task[Any]:
     return task
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _ask(receive: Receive, leaving: Leaving) -> None:
+    """Wait for a server's message that the client has left, and tell."""
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    finally:
+        leaving.tell()
 
 
 async def _read(receive: Receive) -> bytes:
