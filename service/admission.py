@@ -9,6 +9,14 @@ from service.errors import Overloaded
 # speed for a second (benchmarks/RESULTS.md): who is let in should be answered in time even then.
 PROMISED = 0.4
 
+# A queue that stays full absorbs no burst: it makes everybody wait, and each request dearer, as what waits leaves the
+# core's caches. So once some have been refused for `STANDS_S`, without a pause of `PAUSE_S`, no more than `SHORT_S` may
+# wait. (Nichols and Jacobson's standing queue, "Controlling Queue Delay", 2012; here told by refusals, not by waits, as
+# a queue that refuses nobody does what it was asked for.)
+STANDS_S = 1.0
+PAUSE_S = 0.1
+SHORT_S = 0.025  # several batches, so that they stay full
+
 _KEPT = 15 / 16  # of what was known, with each observation: the newest sixteen or so count
 _SURPRISE = 8.0  # an observation counts as at most so many times what was expected: a pause is no new pace
 
@@ -72,6 +80,8 @@ class Admission:
     best_row_s: float = math.inf  # in its executor, when nothing disturbs it; unknown at first
     pace: PerRow = field(default_factory=PerRow)  # seconds until answered, whatever else the core does meanwhile
     row_s: float = 0.0  # by that pace
+    refused_at: float = -math.inf  # the last one that was; monotonic seconds, as `now` below
+    refusing_since: float = -math.inf  # the first one before it, without a pause since
 
     @property
     def ahead(self) -> int:
@@ -88,21 +98,33 @@ class Admission:
         """How long `rows` rows would take that arrive now."""
         return predict_wait(self.ahead, rows, self.row_s, self.executors, overdue_s)
 
-    def pressed(self, left_s: float, overdue_s: float) -> bool:
+    def standing(self, now: float) -> bool:
+        """Whether requests have been refused for so long that the queue should be short until no more are."""
+        return now - self.refused_at < PAUSE_S and now - self.refusing_since >= STANDS_S
+
+    def pressed(self, now: float, left_s: float, overdue_s: float) -> bool:
         """Whether one with `left_s` left might soon be refused: half of the queue is taken, or of the wait allowed."""
         here = self.waiting + self.coming
-        return 2 * here > self.max_rows or not in_time(self.ahead, 2 * self.wait_s(0, overdue_s), left_s)
+        late = not in_time(self.ahead, 2 * self.wait_s(0, overdue_s), left_s)
+        return late or 2 * here > self.max_rows or self.standing(now)
 
-    def refusal(self, rows: int, left_s: float, overdue_s: float, room: int = 0) -> Overloaded | None:
+    def refusal(self, rows: int, now: float, left_s: float, overdue_s: float, room: int = 0) -> Overloaded | None:
         """Why `rows` rows with `left_s` seconds to their deadline should not enter now; None if they may.
 
-        With less than `room` left in the queue nobody may: else only the small would get in.
+        With less than `room` left in the queue nobody may: else only the small would get in. Who is refused is noted.
         """
         here = self.waiting + self.coming
         ahead = here + self.running
         wait_s = predict_wait(ahead, rows, self.row_s, self.executors, overdue_s)
+        refusal = None
         if here + max(rows, room) > self.max_rows:
-            return Overloaded("too many candidates are waiting", "queue", wait_s)
-        if not in_time(ahead, wait_s, left_s):
-            return Overloaded("what is waiting will take too long for the deadline", "deadline", wait_s)
-        return None
+            refusal = Overloaded("too many candidates are waiting", "queue", wait_s)
+        elif not in_time(ahead, wait_s, left_s):
+            refusal = Overloaded("what is waiting will take too long for the deadline", "deadline", wait_s)
+        elif here * self.row_s > SHORT_S * self.executors and self.standing(now):
+            refusal = Overloaded("more is asked than can be answered, for some time now", "standing", wait_s)
+        if refusal is not None:
+            if now - self.refused_at >= PAUSE_S:
+                self.refusing_since = now
+            self.refused_at = now
+        return refusal

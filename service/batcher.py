@@ -113,7 +113,8 @@ class Batcher(Generic[Key, Payload, Answer]):
 
     def pressed(self, left_s: float) -> bool:
         """Whether jobs with `left_s` seconds to their deadline are refused, or will be if many more arrive."""
-        return self._admission.pressed(left_s, self._overdue_s(time.monotonic()))
+        now = time.monotonic()
+        return self._admission.pressed(now, left_s, self._overdue_s(now))
 
     @property
     def wait_s(self) -> float:
@@ -123,7 +124,7 @@ class Batcher(Generic[Key, Payload, Answer]):
     def refusal(self, rows: int, deadline: float, room: int = 0) -> Overloaded | None:
         """Why jobs of `rows` rows in all, or any if less than `room` is left, should not enter; None if they may."""
         now = time.monotonic()
-        return self._admission.refusal(rows, deadline - now, self._overdue_s(now), room)
+        return self._admission.refusal(rows, now, deadline - now, self._overdue_s(now), room)
 
     def expect(self, rows: int) -> None:
         """Count rows as waiting until the event loop turns, when they should be submitted.

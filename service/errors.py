@@ -102,11 +102,11 @@ class Unauthorized(RequestError):
 
 
 class Overloaded(RequestError):
-    """The queue is full, or too long for the deadline; refused at once so that the caller can go elsewhere.
+    """More is asked than can be answered in time; refused at once so that the caller can go elsewhere.
 
     Args:
         message: as of every `RequestError`.
-        reason: what a metric calls it: `queue` or `deadline`.
+        reason: what a metric calls it: `queue`, `deadline` or `standing`.
         wait_s: how long the request would have waited.
     """
 

@@ -16,7 +16,7 @@ SHARE_BUCKETS = BOUNDS
 DIFFERENCE_BUCKETS = (1e-6, 1e-5, 1e-4, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 PHASES = ("load", "traffic")
-SHED = ("queue", "deadline")
+SHED = ("queue", "deadline", "standing")
 CONNECTIONS_REFUSED = ("limit", "header_timeout", "body_timeout", "headers_too_large", "malformed", "unread")
 STAGES = ("parse", "queue", "pack", "infer", "respond")
 SEQUENCES = ("ids", "tags")

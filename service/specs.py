@@ -120,7 +120,8 @@ SPECS = (
         "counter",
         ("reason",),
         "Requests refused as overloaded: queue, because DIN_MAX_QUEUE_ROWS wait already; deadline, because they would "
-        "have waited too long for theirs. Counted when that is known.",
+        "have waited too long for theirs; standing, because others were for a second, and 25 ms of work wait. Counted "
+        "when that is known.",
     ),
     Spec(
         "din_request_candidates",

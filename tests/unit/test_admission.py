@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.admission import PROMISED, Admission, PerRow, in_time, learn, predict_wait, retry_after_s
+from service.admission import (
+    PAUSE_S,
+    PROMISED,
+    SHORT_S,
+    STANDS_S,
+    Admission,
+    PerRow,
+    in_time,
+    learn,
+    predict_wait,
+    retry_after_s,
+)
 
 
 def test_cost_of_a_row_is_learnt() -> None:
@@ -82,20 +93,20 @@ def test_refusal_says_why() -> None:
     admission = Admission(100, 1)
     admission.ran(10, 0.05, 0.1)
     admission.waiting = 90
-    full, late = admission.refusal(11, 60.0, 0.0), admission.refusal(10, 1.0, 0.0)
+    full, late = admission.refusal(11, 0.0, 60.0, 0.0), admission.refusal(10, 0.0, 1.0, 0.0)
     assert full is not None
     assert late is not None
     assert (full.reason, late.reason) == ("queue", "deadline")
     assert [full.wait_s, late.wait_s] == pytest.approx([1.01, 1.0])
-    assert admission.refusal(10, 60.0, 0.0) is None
-    assert admission.refusal(10, 60.0, 60.0) is not None
+    assert admission.refusal(10, 0.0, 60.0, 0.0) is None
+    assert admission.refusal(10, 0.0, 60.0, 60.0) is not None
 
 
 def test_room_is_kept_for_the_large() -> None:
     """With less room than is asked for nobody is let in, however small."""
     admission = Admission(100, 1, waiting=90)
-    assert admission.refusal(1, 60.0, 0.0, room=10) is None
-    refusal = admission.refusal(1, 60.0, 0.0, room=11)
+    assert admission.refusal(1, 0.0, 60.0, 0.0, room=10) is None
+    refusal = admission.refusal(1, 0.0, 60.0, 0.0, room=11)
     assert refusal is not None
     assert refusal.reason == "queue"
 
@@ -103,8 +114,8 @@ def test_room_is_kept_for_the_large() -> None:
 def test_nothing_known_lets_all_in() -> None:
     """Before the first batch has ended only the bound in rows refuses."""
     admission = Admission(100, 1, waiting=50, running=50)
-    assert admission.refusal(50, 0.001, 0.0) is None
-    assert admission.refusal(51, 0.001, 0.0) is not None
+    assert admission.refusal(50, 0.0, 0.001, 0.0) is None
+    assert admission.refusal(51, 0.0, 0.001, 0.0) is not None
 
 
 @given(st.integers(0, 200), st.integers(0, 50), st.integers(1, 100), st.floats(0, 10), st.floats(1e-6, 1))
@@ -113,17 +124,85 @@ def test_more_ahead_is_never_better(waiting: int, more: int, rows: int, left_s: 
     near, far = (Admission(200, 2, waiting=each, running=1) for each in (waiting, waiting + more))
     for each in (near, far):
         each.ran(1, row_s, row_s)
-    assert near.refusal(rows, left_s, 0.0) is None or far.refusal(rows, left_s, 0.0) is not None
+    assert near.refusal(rows, 0.0, left_s, 0.0) is None or far.refusal(rows, 0.0, left_s, 0.0) is not None
 
 
 def test_pressed_before_anybody_is_refused() -> None:
     """Half of the queue, or of the wait that a deadline allows, is pressure; a short queue that moves is none."""
     admission = Admission(100, 1)
     admission.ran(10, 0.05, 0.1)  # 10 ms a row
-    assert not admission.pressed(1.25, 0.0)
+    assert not admission.pressed(0.0, 1.25, 0.0)
     admission.waiting = 20
-    assert not admission.pressed(1.25, 0.0)
-    assert admission.pressed(1.25, 0.3)
-    assert admission.pressed(0.625, 0.0)
+    assert not admission.pressed(0.0, 1.25, 0.0)
+    assert admission.pressed(0.0, 1.25, 0.3)
+    assert admission.pressed(0.0, 0.625, 0.0)
     admission.waiting = 51
-    assert admission.pressed(60.0, 0.0)
+    assert admission.pressed(0.0, 60.0, 0.0)
+
+
+FULL, ROOMY = 101, 30.0  # rows that a queue of a hundred never has room for; seconds to a deadline
+SHORT = 25  # rows of 1 ms each
+
+
+def overloaded(until: float) -> Admission:
+    """A queue of a hundred rows of 1 ms each, beyond which some have been refused from second 0 to `until`."""
+    assert SHORT * 0.001 == SHORT_S
+    admission = Admission(100, 1)
+    admission.ran(10, 0.01, 0.01)
+    for step in range(math.ceil(until / PAUSE_S * 2) + 1):
+        assert admission.refusal(FULL, min(step * PAUSE_S / 2, until), ROOMY, 0.0) is not None
+    return admission
+
+
+def test_queue_that_stays_full_becomes_short() -> None:
+    """Once some were refused for a second, no more may wait than keeps the executors busy, and it is told why."""
+    admission = overloaded(until=STANDS_S)
+    assert admission.standing(STANDS_S)
+    admission.waiting = SHORT + 1
+    refusal = admission.refusal(1, STANDS_S, ROOMY, 0.0)
+    assert refusal is not None
+    assert refusal.reason == "standing"
+    admission.waiting, admission.running = SHORT, 60
+    assert admission.refusal(70, STANDS_S, ROOMY, 0.0) is None
+
+
+def test_full_queue_may_stay_long_for_a_moment() -> None:
+    """A burst, or what a pause of the machine has left behind, fills the queue, and all that fits may wait."""
+    admission = overloaded(until=STANDS_S - PAUSE_S)
+    admission.waiting = 99
+    assert admission.refusal(1, STANDS_S - PAUSE_S, ROOMY, 0.0) is None
+
+
+def test_overload_is_over_when_nobody_is_refused() -> None:
+    """A tenth of a second without a refusal ends it: the next one begins a second anew."""
+    admission = overloaded(until=STANDS_S)
+    calm = STANDS_S + PAUSE_S
+    admission.waiting = 99
+    assert not admission.standing(calm)
+    assert admission.refusal(1, calm, ROOMY, 0.0) is None
+    assert admission.refusal(FULL, calm, ROOMY, 0.0) is not None
+    assert admission.refusal(1, calm, ROOMY, 0.0) is None
+
+
+def test_those_refused_for_a_standing_queue_keep_it_short() -> None:
+    """It is not made long again by its own success: a refusal is one, whatever for."""
+    admission = overloaded(until=STANDS_S)
+    admission.waiting = SHORT + 1
+    for step in range(1, 100):
+        assert admission.refusal(1, STANDS_S + step * PAUSE_S / 2, ROOMY, 0.0) is not None
+
+
+def test_executors_share_a_short_queue() -> None:
+    """It is short by how long it takes, however many work on it, and what they work on does not count."""
+    admission = overloaded(until=STANDS_S)
+    admission.executors, admission.waiting, admission.running = 2, 2 * SHORT, 90
+    assert admission.refusal(1, STANDS_S, ROOMY, 0.0) is None
+    admission.waiting += 1
+    assert admission.refusal(1, STANDS_S, ROOMY, 0.0) is not None
+
+
+def test_pressed_while_the_queue_is_to_be_short() -> None:
+    """Then requests are looked at before they are parsed, however few wait."""
+    admission = overloaded(until=STANDS_S)
+    assert admission.pressed(STANDS_S, ROOMY, 0.0)
+    assert not admission.pressed(STANDS_S + PAUSE_S, ROOMY, 0.0)
