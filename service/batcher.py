@@ -9,34 +9,18 @@ import asyncio
 import contextlib
 import logging
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from queue import SimpleQueue
 from typing import Any, Generic
 
 from service.admission import Admission
 from service.errors import DeadlineExceeded, Internal, NotReady, Overloaded
+from service.executors import Executors, Run
 from service.expiry import Expiry
 from service.release import Answer, Job, Key, Payload, Policy, decide, runs_inline
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _Run(Generic[Key, Payload, Answer]):
-    """A batch with an executor."""
-
-    jobs: list[Job[Key, Payload, Answer]]
-    rows: int  # of all its jobs
-    released: float
-    began: float  # to be worked on: before, others were, or nothing waited
-    due: float  # when it should be answered
-    took_s: float = 0.0
-    answers: Sequence[Answer] = field(default_factory=list)
-    error: BaseException | None = None
 
 
 class Batcher(Generic[Key, Payload, Answer]):
@@ -50,16 +34,13 @@ class Batcher(Generic[Key, Payload, Answer]):
     """
 
     def __init__(self, run: Callable[[Key, list[Payload]], Sequence[Answer]], policy: Policy, executors: int) -> None:
-        self._call = run
         self._policy = policy
-        self._executors = executors
+        self._executors: Executors[Key, Payload, Answer] = Executors(run, executors, self._return)
         self._waiting: deque[Job[Key, Payload, Answer]] = deque()
-        self._running: list[_Run[Key, Payload, Answer]] = []
+        self._running: list[Run[Key, Payload, Answer]] = []
         self._admission = Admission(policy.max_queue_rows, executors)
         self._busy_s = 0.0  # of all executors, with the batches that have ended
         self._due = math.inf  # when the last of the executors should be done, if all are at work
-        self._inbox: SimpleQueue[_Run[Key, Payload, Answer] | None] = SimpleQueue()
-        self._threads: list[threading.Thread] = []
         self._expiry = Expiry(_expire)
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False  # `_pump` is due with the event loop's next turn
@@ -68,13 +49,7 @@ class Batcher(Generic[Key, Payload, Answer]):
 
     async def start(self) -> None:
         """Start the executor threads and admit jobs."""
-        loop = asyncio.get_running_loop()
-        self._threads = [
-            threading.Thread(target=self._serve, args=[loop], name=f"executor-{i}", daemon=True)
-            for i in range(self._executors)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._executors.start()
         self._open = True
 
     async def stop(self, grace_s: float) -> int:
@@ -86,8 +61,7 @@ class Batcher(Generic[Key, Payload, Answer]):
                 await asyncio.wait_for(self._idle.wait(), grace_s)
         cut = self._cut()
         self._expiry.stop()
-        for _ in self._threads:
-            self._inbox.put(None)
+        self._executors.stop()
         return cut
 
     @property
@@ -178,11 +152,11 @@ class Batcher(Generic[Key, Payload, Answer]):
     @property
     def spare(self) -> bool:
         """Whether an executor is free and nothing waits."""
-        return not self._waiting and len(self._running) < self._executors
+        return not self._waiting and len(self._running) < self._executors.number
 
     def stalled(self, limit_s: float) -> bool:
         """Whether an executor is gone, or has been with one batch for longer than `limit_s`."""
-        gone = self._open and not all(thread.is_alive() for thread in self._threads)
+        gone = self._open and not self._executors.alive
         now = time.monotonic()
         return gone or any(now - run.released > limit_s for run in self._running)
 
@@ -190,7 +164,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         state = "open" if self._open else "closed"
         return (
             f"<Batcher {state}: {len(self._waiting)} waiting ({self.rows} rows), "
-            f"{len(self._running)} of {self._executors} executors running>"
+            f"{len(self._running)} of {self._executors.number} executors running>"
         )
 
     def _overdue_s(self, now: float) -> float:
@@ -198,7 +172,9 @@ class Batcher(Generic[Key, Payload, Answer]):
         return max(0.0, now - self._due)
 
     def _note_due(self) -> None:
-        self._due = max([run.due for run in self._running]) if len(self._running) == self._executors else math.inf
+        self._due = (
+            max([run.due for run in self._running]) if len(self._running) == self._executors.number else math.inf
+        )
 
     def _forget_coming(self) -> None:
         self._admission.coming = 0
@@ -221,7 +197,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiting and len(self._running) < self._executors:
+        while self._waiting and len(self._running) < self._executors.number:
             now = time.monotonic()
             decision = decide(self._waiting, now, self._policy, self._admission.best_row_s)
             for job in (*decision.dropped, *decision.batch):
@@ -243,16 +219,16 @@ class Batcher(Generic[Key, Payload, Answer]):
     def _release(self, jobs: list[Job[Key, Payload, Answer]], now: float, began: float) -> bool:
         """Run a batch on the event loop, or have an executor run it; returns whether it is over."""
         rows, row_s = sum([job.rows for job in jobs]), self._admission.row_s
-        run = _Run(jobs, rows, now, began, now + rows * row_s if row_s else math.inf)
+        run = Run(jobs, rows, now, began, now + rows * row_s if row_s else math.inf)
         inline = runs_inline(rows, self._admission.best_row_s, self._policy)
         self._running.append(run)
         self._admission.running += rows
         self._note_due()
         if inline:
-            self._execute(run)
+            self._executors.execute(run)
             self._finish(run)
         else:
-            self._inbox.put(run)
+            self._executors.hand(run)
         return inline
 
     def _leave(self, job: Job[Key, Payload, Answer]) -> None:
@@ -270,35 +246,12 @@ class Batcher(Generic[Key, Payload, Answer]):
             _fail(job.future, NotReady("the server shut down before the request was done"))
         return len(left)
 
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        """An executor thread: run batches until told to end."""
-        while (run := self._inbox.get()) is not None:
-            self._execute(run)
-            self._report(loop, run)
-            del run  # or else an executor with nothing to do would hold its last version
-
-    def _execute(self, run: _Run[Key, Payload, Answer]) -> None:
-        started = time.perf_counter()
-        try:
-            run.answers = self._call(run.jobs[0].key, [job.payload for job in run.jobs])
-            if len(run.answers) != len(run.jobs):
-                raise ValueError(f"{len(run.answers)} answers for {len(run.jobs)} payloads")  # noqa: TRY301
-        except BaseException as error:  # noqa: BLE001  a border: a thread that dies would strand its batch
-            run.error = error
-        run.took_s = time.perf_counter() - started
-
-    def _report(self, loop: asyncio.AbstractEventLoop, run: _Run[Key, Payload, Answer]) -> None:
-        try:
-            loop.call_soon_threadsafe(self._return, run)
-        except RuntimeError:  # the loop has closed: nobody is left to tell
-            logger.warning("a batch of %d ended after the event loop", len(run.jobs))
-
-    def _return(self, run: _Run[Key, Payload, Answer]) -> None:
+    def _return(self, run: Run[Key, Payload, Answer]) -> None:
         """Back on the loop: finish a batch, then see what is next."""
         self._finish(run)
         self._pump()
 
-    def _finish(self, run: _Run[Key, Payload, Answer]) -> None:
+    def _finish(self, run: Run[Key, Payload, Answer]) -> None:
         """Answer the members of a batch."""
         self._running.remove(run)
         self._admission.running -= run.rows

@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     )
     max_batch_rows: int = Field(1024, ge=1, description="most candidates the engine runs at once")
     # A fifth of a second of what a core does with the committed model: a pause of that length refuses nobody. More than
-    # waits in the core's caches makes each request dearer, so that a long queue does not go away by itself; one that stays
-    # full is therefore made short (`Admission.standing`).
+    # waits in the core's caches makes each request dearer, so that a long queue does not go away by itself; so one that
+    # stays full is made short (`Admission.standing`).
     max_queue_rows: int = Field(1 << 16, ge=1, description="most candidates waiting; beyond, requests are refused")
     max_delay_ms: float = Field(
         0.0, ge=0, le=1000, description="longest a request waits for company while an executor is idle, in ms"

@@ -488,8 +488,8 @@ async def test_stalled_by_a_long_batch(batcher: Running, gate: Gate, blocked: Jo
 
 async def test_stalled_by_a_lost_executor(batcher: Running) -> None:
     """An executor that has ended while the batcher is open is noticed."""
-    batcher._inbox.put(None)
-    await asyncio.to_thread(batcher._threads[0].join)
+    batcher._executors.stop()
+    await asyncio.to_thread(batcher._executors._threads[0].join)
     assert batcher.stalled(60)
 
 
@@ -505,6 +505,6 @@ def test_batch_outlives_the_loop(caplog: pytest.LogCaptureFixture) -> None:
 
     asyncio.run(leave())
     gate.opened.set()
-    batcher._inbox.put(None)
-    batcher._threads[0].join()
+    batcher._executors.stop()
+    batcher._executors._threads[0].join()
     assert "a batch of 1 ended after the event loop" in caplog.text

@@ -294,8 +294,8 @@ async def test_nan_at_padding_is_nothing(scorer: Scorer) -> None:
 async def test_alive_until_an_executor_is_lost(scorer: Scorer) -> None:
     """A scorer is alive as long as its executors are, and refuses requests when stopped."""
     assert scorer.alive
-    scorer._batcher._inbox.put(None)
-    await asyncio.to_thread(scorer._batcher._threads[0].join)
+    scorer._batcher._executors.stop()
+    await asyncio.to_thread(scorer._batcher._executors._threads[0].join)
     assert not scorer.alive
 
 
