@@ -28,6 +28,9 @@ from benchmarks.summary import Load, percentile
 EXPECTED = {"503", "504"}  # what an overloaded server may answer, but for 200
 TIMES = 2.0  # what it can bear
 ROUND_S, SIDE_S = 4.0, 1.5  # of overload in a round, and of each closed loop beside it
+# Before that, unmeasured: by then the queue is short. What a long one held when the measuring began would be answered in
+# it, and count for the time before, when it was due.
+WARM_S = 2.0
 PROBES = {"/health": 20.0, "/metrics": 1.0}  # a second
 
 
@@ -126,7 +129,8 @@ def measure(target: Target, workload: str, seconds: float, deadline_ms: float, s
             workload,
             Pace(1, seconds, (0, 0)),
             rate=TIMES * rate,
-            requests=round(10 * seconds * rate),
+            warm_s=WARM_S,
+            requests=round(10 * (WARM_S + seconds) * rate),
             deadline_ms=deadline_ms,
         )
     return Overload(before, load, target.closed_loops(workload, side), probes)
