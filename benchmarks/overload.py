@@ -28,8 +28,8 @@ from benchmarks.summary import Load, percentile
 EXPECTED = {"503", "504"}  # what an overloaded server may answer, but for 200
 TIMES = 2.0  # what it can bear
 ROUND_S, SIDE_S = 4.0, 1.5  # of overload in a round, and of each closed loop beside it
-# Before that, unmeasured: by then the queue is short. What a long one held when the measuring began would be answered in
-# it, and count for the time before, when it was due.
+# Before that, unmeasured: by then the queue is short. What a long one held when the measuring began would be answered
+# in it, and count for the time before, when it was due.
 WARM_S = 2.0
 PROBES = {"/health": 20.0, "/metrics": 1.0}  # a second
 

@@ -55,8 +55,8 @@ class Metrics:
         self._executors = self._gauge("din_executors")
         self._busy = self._counter("din_executor_busy_seconds_total")
         self._busy_s = 0.0  # counted there
-        shed = self._counter("din_shed_total")
-        self._shed = {reason: shed.labels(reason) for reason in SHED}
+        shed = self._count("din_shed_total")
+        self._shed = {reason: make_ledger([], shed.labels(reason)) for reason in SHED}
         self._truncated = self._counter("din_history_truncated_total")
         self._empty = self._counter("din_empty_histories_total")
         self._model_info = self._gauge("din_model_info")
@@ -140,7 +140,7 @@ class Metrics:
 
     def shed(self, reason: str) -> None:
         """A request was refused as overloaded, for one of `SHED`."""
-        self._shed[reason].inc()
+        self._shed[reason].add(())
 
     def queue(self, rows: int, wait_s: float, age_s: float) -> None:
         """So many candidates wait now, a request that arrives now should wait so long, and the oldest has waited so."""

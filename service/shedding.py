@@ -66,7 +66,7 @@ class Gate:
         self._headers: list[tuple[bytes, bytes]] = []  # that every answer has
         self._forms: dict[tuple[str, int], _Form] = {}  # with them, by the message and when to come back
         self._pressed_until = 0.0
-        self._held: Overloaded | None = None  # refusal of a request that said nothing of its time; it holds
+        self._held: tuple[str, _Form] | None = None  # refusal of a request that said nothing of its time; it holds
         self._held_bytes = 0  # for bodies as long
         self._held_until = 0.0  # and so long
 
@@ -113,21 +113,23 @@ class Gate:
     def refuse(self, head: Head, arrived: float, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """The whole answer to a request that is not let in; None if it is."""
         body_bytes, deadline_ms, request_id = head
-        refusal = None
+        held = None
         if arrived < self._held_until and body_bytes >= self._held_bytes and deadline_ms is None:
-            refusal = self._held  # a smaller one with as much time was told so a moment ago
-        if refusal is None:
+            held = self._held  # a smaller one with as much time was told so a moment ago
+        if held is None:
             rows = self.guess_rows(body_bytes)
             milliseconds = self._deadline_ms if deadline_ms is None else deadline_ms
             refusal = self._scorer.refusal(rows, arrived + milliseconds / 1000)
             if refusal is None:
                 self._scorer.expect(rows)
                 return None
+            held = refusal.reason, self._form(refusal, headers)
             if deadline_ms is None:
-                self._held, self._held_bytes, self._held_until = refusal, body_bytes, arrived + _HOLDS_S
-        answer = self._form(refusal, headers).fill(make_request_id(request_id).encode())
-        self._metrics.shed(refusal.reason)
-        self._metrics.request(refusal.code, time.monotonic() - arrived)
+                self._held, self._held_bytes, self._held_until = held, body_bytes, arrived + _HOLDS_S
+        reason, form = held
+        answer = form.fill(make_request_id(request_id).encode())
+        self._metrics.shed(reason)
+        self._metrics.request(Overloaded.code, time.monotonic() - arrived)
         return answer
 
     def _form(self, refusal: Overloaded, headers: list[tuple[bytes, bytes]]) -> _Form:
