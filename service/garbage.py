@@ -1,16 +1,16 @@
-"""Python's garbage collector, at moments when nobody waits for it.
+"""Python's garbage collector, at moments when nobody waits for it, and no longer than a batch takes.
 
 By itself it sets off when more objects are new than gone, which under overload is all the time: a request that waits is
-some 90 objects, each looked through in 1 us, and none of them is garbage. Requests leave nothing to be collected; what
-does are connections that closed, and versions.
+some 90 objects, each looked through in up to 1 us, and none of them is garbage. Nor do requests and connections leave
+any when they end. What does are routes other than `/score`, TLS, and versions.
 """
 
 import asyncio
 import gc
 from collections.abc import Callable
 
-PERIOD_S = 1.0
-WORTH = 20_000  # objects, more than at the last look: a look takes some 10 ms
+PERIOD_S = 0.05
+WORTH = 2_000  # objects, more than at the last look: one takes a millisecond or two
 MOST = 500_000  # as many, and it is looked whoever waits: more than all connections' requests together
 
 
@@ -25,9 +25,16 @@ def take_over() -> None:
 
 
 async def collect_when_idle(busy: Callable[[], bool]) -> None:
-    """Collect whenever enough has come together and nobody is served."""
+    """Look through what is new whenever enough has come together and nobody is served.
+
+    What is kept, as connections are, is not looked through again (25 to 80 ms for 2,000 of them) before very much has.
+    """
+    kept = 0
     while True:
         await asyncio.sleep(PERIOD_S)
         new = gc.get_count()[0]
         if new > MOST or (new > WORTH and not busy()):
+            kept += new - gc.collect(0)
+        if kept > MOST:
             gc.collect()
+            kept = 0

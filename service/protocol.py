@@ -74,6 +74,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._guard.metrics.disconnected()
         self._stop_timers()
         self._abandon()
+        self._outlet.close = self.transport.close  # no cycle is left: it ends without Python's collector
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -5,6 +5,7 @@ it gives the memory back, and calls are cheaper. Measured at 10 candidates x 20:
 for `Session.make_callable`, 0.11 for the session's own callable, 0.09 for that on the calling thread.
 """
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -128,8 +129,10 @@ class SavedModel:
         return lambda *arrays: call(*(array.astype(cast) for array, cast in zip(arrays, casts, strict=True)))
 
     def close(self) -> None:
-        """Free the session's variables and threads."""
+        """Free the session's variables and threads, and the graph with the weights in it once no signature is held."""
         self._session.close()
+        del self._session
+        gc.collect()  # a graph and its operations refer to each other
 
 
 class BlockEngine:
@@ -183,6 +186,7 @@ class BlockEngine:
 
     def close(self) -> None:
         """Free the SavedModel."""
+        del self._score, self._explain
         self._model.close()
 
 
@@ -229,6 +233,7 @@ class RowEngine:
 
     def close(self) -> None:
         """Free the SavedModel."""
+        del self._rows
         self._model.close()
 
 

@@ -1,3 +1,4 @@
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -108,6 +109,26 @@ def fast_engine(request: pytest.FixtureRequest) -> Engine:
 def fake_engine() -> Engine:
     """The engine that the API's tests use instead."""
     return FakeEngine()
+
+
+@pytest.mark.parametrize("signatures", [pytest.param(None, id="blocks"), pytest.param(Signatures(), id="rows")])
+def test_closed_engine_leaves_no_graph(exported: Path, manifest: Manifest, signatures: Signatures | None) -> None:
+    """A TensorFlow graph, which has weights in it, goes with its version, though only the collector can end it."""
+
+    def graphs() -> int:
+        return sum(type(each).__name__ == "Graph" for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = graphs()
+        changed = {} if signatures is None else {"signatures": signatures}
+        engine = tensorflow.load(exported, manifest.model_copy(update=changed))
+        assert graphs() > before
+        engine.close()
+        assert graphs() == before
+    finally:
+        gc.enable()
 
 
 def answers(engine: Engine, samples: Sequence[Sample]) -> list[Floats]:

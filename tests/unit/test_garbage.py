@@ -29,13 +29,11 @@ def taken_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.unfreeze()
 
 
-async def ends(*, busy: bool) -> bool:
-    """Whether a cycle is gone after a few looks."""
-    seen = weakref.ref(Loop())
+async def look(*, busy: bool = False) -> None:
+    """Time enough for a few looks."""
     task = asyncio.create_task(garbage.collect_when_idle(lambda: busy))
     await asyncio.sleep(0.2)
     task.cancel()
-    return seen() is None
 
 
 @pytest.mark.parametrize(
@@ -51,4 +49,23 @@ async def test_collects(monkeypatch: pytest.MonkeyPatch, worth: int, most: int, 
     """Enough is collected when nobody is served, too much at any time, and nothing else."""
     monkeypatch.setattr(garbage, "WORTH", worth)
     monkeypatch.setattr(garbage, "MOST", most)
-    assert await ends(busy=busy) is collected
+    seen = weakref.ref(Loop())
+    await look(busy=busy)
+    assert (seen() is None) is collected
+
+
+@pytest.mark.parametrize(("most", "collected"), [(10**9, False), (100_000, True)])
+async def test_what_is_kept_is_not_looked_through_before_much_is(
+    monkeypatch: pytest.MonkeyPatch, most: int, *, collected: bool
+) -> None:
+    """What was in use at a look, as an open connection is, costs nothing at those that follow but the very rare."""
+    monkeypatch.setattr(garbage, "WORTH", 100)
+    monkeypatch.setattr(garbage, "MOST", most)
+    kept = [Loop() for _ in range(1000)]
+    await look()
+    seen = weakref.ref(kept[0])
+    kept.clear()
+    more = [[] for _ in range(150_000)]  # type: ignore[var-annotated]
+    await look()
+    assert (seen() is None) is collected
+    assert len(more) == 150_000
