@@ -73,6 +73,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Forget the connection."""
         self._guard.metrics.disconnected()
         self._stop_timers()
+        self._unset_keepalive_if_required()
         self._abandon()
         self._outlet.close = self.transport.close  # no cycle is left: it ends without Python's collector
         super().connection_lost(exc)

@@ -35,8 +35,9 @@ async def test_whole_request_leaves_no_timer_but_that_of_an_idle_connection(clie
     assert transport.state == "closed"
 
 
+@pytest.mark.parametrize("lost", [None, ConnectionResetError()], ids=["closed", "reset"])
 @pytest.mark.parametrize("received", [pytest.param(b"", id="unused"), GET, GET + GET, POST, b"nonsense\r\n\r\n"])
-async def test_connection_that_ended_leaves_no_cycle(client: Client, received: bytes) -> None:
+async def test_connection_that_ended_leaves_no_cycle(client: Client, received: bytes, lost: Exception | None) -> None:
     """It is gone at once, without Python's collector, which holds everybody up."""
     gc.collect()
     gc.disable()
@@ -45,9 +46,10 @@ async def test_connection_that_ended_leaves_no_cycle(client: Client, received: b
         if received:
             connection.data_received(received)
         await turn()
-        connection.connection_lost(None)
+        connection.connection_lost(lost)
         await turn()
         gone = weakref.ref(connection)
+        assert all(timer.cancelled for timer in client.clock.timers)
         client.clock.timers.clear()  # a real one forgets what it would have called
         del connection, transport
         assert gone() is None
