@@ -90,10 +90,6 @@ class Target:
         port, pid = str(self.server.port), str(self.server.pid)
         return Load(**run_module("benchmarks.load", port, "--pid", pid, *named, *flags, cpus=self.load_cpus))
 
-    def closed_loops(self, workload: str, pace: Pace) -> dict[int, Load]:
-        """A run with few connections and one with many, by their number: the better tells what the server can do."""
-        return {each: self.load(workload, pace, connections=each) for each in CONNECTIONS}
-
 
 @contextmanager
 def both(model: Model) -> Iterator[tuple[Target, Target]]:

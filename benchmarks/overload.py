@@ -6,6 +6,7 @@ python -m benchmarks.overload --append         # to RESULTS.md
 
 A core that is shared halves its pace for seconds at a time. So goodput is compared with the capacity before a minute
 and after it, which tells how the server bears a minute, and in rounds of a few seconds, which tell what that costs it.
+Capacities are means, and are measured while the same probes ask, which is a part of what a server has to do.
 """
 
 import argparse
@@ -13,21 +14,23 @@ import http.client
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 from benchmarks import models, report, servers
 from benchmarks.bodies import WORKLOADS
-from benchmarks.comparison import CONNECTIONS, LOAD_CPUS, SERVER_CPUS, Model, Pace, Target
+from benchmarks.capacity import Capacity, rate
+from benchmarks.comparison import LOAD_CPUS, SERVER_CPUS, Model, Pace, Target
 from benchmarks.sections import Finding, Section
 from benchmarks.summary import Load, percentile
 
 EXPECTED = {"503", "504"}  # what an overloaded server may answer, but for 200
 TIMES = 2.0  # what it can bear
 ROUND_S, SIDE_S = 4.0, 1.5  # of overload in a round, and of each closed loop beside it
+LONG_SIDES = 6  # closed loops before a long one and after it
 # Before that, unmeasured: by then the queue is short. What a long one held when the measuring began would be answered
 # in it, and count for the time before, when it was due.
 WARM_S = 2.0
@@ -86,32 +89,17 @@ def probing(port: int) -> Iterator[list[Probe]]:
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """What a server did under too much load. Shares are of the capacity measured just before and after."""
+    """What a server did under too much load, and in closed loops just before and after."""
 
-    before: dict[int, Load]
+    before: list[Load]
     load: Load
-    after: dict[int, Load]
+    after: list[Load]
     probes: list[Probe]
 
     @property
-    def sides(self) -> tuple[Load, Load]:
-        """Before and after, with as many connections as got the most."""
-        pairs = [(self.before[each], self.after[each]) for each in CONNECTIONS]
-        return max(pairs, key=lambda pair: sum(each.candidates_per_s for each in pair))
-
-    @property
-    def goodput(self) -> dict[str, float]:
-        """Answered with 200 and in time, as shares of capacity: of requests and of candidates."""
-        load, sides = self.load, self.sides
-        return {
-            "requests": load.requests_per_s * load.in_time / mean(each.requests_per_s for each in sides),
-            "candidates": load.candidates_in_time_per_s / mean(each.candidates_per_s for each in sides),
-        }
-
-    @property
-    def by_cpu(self) -> float:
-        """The same by what an answered request cost the server then, refusals included, and beside it."""
-        return mean(each.server_cpu_us for each in self.sides) / self.load.server_cpu_us
+    def sides(self) -> list[Load]:
+        """All closed loops."""
+        return self.before + self.after
 
     @property
     def unexpected(self) -> int:
@@ -119,36 +107,61 @@ class Overload:
         return sum(times for problem, times in self.load.errors.items() if problem not in EXPECTED)
 
 
-def measure(target: Target, workload: str, seconds: float, deadline_ms: float, side_s: float = SIDE_S) -> Overload:
+def goodput(runs: Sequence[Overload]) -> dict[str, float]:
+    """Answered with 200 and in time, as shares of capacity, of requests and of candidates.
+
+    Means by means: a mean or a median of shares would be high or low as the machine's pace scatters.
+    """
+    sides = [side for run in runs for side in run.sides]
+    in_time = mean(run.load.requests_per_s * run.load.in_time for run in runs)
+    candidates = mean(run.load.candidates_in_time_per_s for run in runs)
+    return {
+        "requests": in_time / rate(sides),
+        "candidates": candidates / mean(side.candidates_per_s for side in sides),
+    }
+
+
+def by_cpu(runs: Sequence[Overload]) -> float:
+    """The same by what an answered request cost the server then, refusals included, and beside it."""
+    beside = mean(side.server_cpu_us for run in runs for side in run.sides)
+    return beside / mean(run.load.server_cpu_us for run in runs)
+
+
+def measure(capacity: Capacity, seconds: float, deadline_ms: float, sides: int = 1) -> Overload:
     """Find the capacity, offer twice that in an open loop, find the capacity again."""
-    side = Pace(1, side_s, (0, 0))
-    before = target.closed_loops(workload, side)
-    rate = max(each.requests_per_s for each in before.values())
+    target = capacity.target
+    before = _beside(capacity, sides)
+    due = TIMES * capacity.requests_per_s
     with probing(target.server.port) as probes:
         load = target.load(
-            workload,
+            capacity.workload,
             Pace(1, seconds, (0, 0)),
-            rate=TIMES * rate,
+            rate=due,
             warm_s=WARM_S,
-            requests=round(10 * (WARM_S + seconds) * rate),
+            requests=round(5 * (WARM_S + seconds) * due),
             deadline_ms=deadline_ms,
         )
-    return Overload(before, load, target.closed_loops(workload, side), probes)
+    return Overload(before, load, _beside(capacity, sides), probes)
+
+
+def _beside(capacity: Capacity, count: int) -> list[Load]:
+    with probing(capacity.target.server.port):
+        return [capacity.measure() for _ in range(count)]
 
 
 def row(found: Overload) -> dict[str, Any]:
     """What one run found, for the table."""
-    load, goodput, (before, after) = found.load, found.goodput, found.sides
+    load, share = found.load, goodput([found])
     health, metrics = found.probes
     return {
         "s": f"{load.window_s:.0f}",
-        "capacity req/s": f"{before.requests_per_s:.0f} before, {after.requests_per_s:.0f} after",
+        "capacity req/s": f"{rate(found.before):.0f} before, {rate(found.after):.0f} after",
         "due req/s": round(load.offered),
         "goodput req/s": round(load.requests_per_s * load.in_time),
-        "of capacity": f"{goodput['requests']:.2f}",
+        "of capacity": f"{share['requests']:.2f}",
         "goodput cand/s": round(load.candidates_in_time_per_s),
-        "of capacity, cand": f"{goodput['candidates']:.2f}",
-        "by CPU time": f"{found.by_cpu:.2f}",
+        "of capacity, cand": f"{share['candidates']:.2f}",
+        "by CPU time": f"{by_cpu([found]):.2f}",
         "p50 ms": f"{load.p50:.1f}",
         "p99 ms": f"{load.p99:.1f}",
         "max ms": f"{load.worst:.1f}",
@@ -167,15 +180,15 @@ def section(name: str, workload: str, deadline_ms: float, long: Overload, rounds
     what = f"{name}, {workload}, twice the capacity"
     findings = [
         Finding(f"{what}: goodput in {unit}/s, of capacity, {load.window_s:.0f} s", share, 0.9, at_least=True)
-        for unit, share in long.goodput.items()
+        for unit, share in goodput([long]).items()
     ]
     if rounds:
-        of = f"of capacity, median of {len(rounds)} rounds of {ROUND_S:.0f} s"
+        of = f"of capacity, {len(rounds)} rounds of {ROUND_S:.0f} s"
         findings += [
-            Finding(f"{what}: goodput in {unit}/s, {of}", median(each.goodput[unit] for each in rounds), 0.9, True)
-            for unit in long.goodput
+            Finding(f"{what}: goodput in {unit}/s, {of}", share, 0.9, at_least=True)
+            for unit, share in goodput(rounds).items()
         ]
-        findings.append(Finding(f"{what}: the same by CPU time", median(each.by_cpu for each in rounds), 0.9, True))
+        findings.append(Finding(f"{what}: the same by CPU time", by_cpu(rounds), 0.9, at_least=True))
     findings += [
         Finding(f"{what}: p99 of accepted", load.p99, deadline_ms, at_least=False, unit=" ms"),
         Finding(f"{what}: answers other than 200, 503, 504", long.unexpected, 0, at_least=False, unit=""),
@@ -207,9 +220,9 @@ def main() -> None:
     where = report.machine()
     server = servers.ours(model.folder, SERVER_CPUS, *flags)
     with servers.running(server):
-        asked = Target(server, model.dtypes), options.workload
-        long = measure(*asked, options.seconds, options.deadline_ms, options.seconds / 8)
-        rounds = [measure(*asked, ROUND_S, options.deadline_ms) for _ in range(options.rounds)]
+        capacity = Capacity(Target(server, model.dtypes), options.workload, SIDE_S)
+        long = measure(capacity, options.seconds, options.deadline_ms, LONG_SIDES)
+        rounds = [measure(capacity, ROUND_S, options.deadline_ms) for _ in range(options.rounds)]
     done = [section(model.name, options.workload, options.deadline_ms, long, rounds)]
     print(f"{report.text(done[0])}\n\n{report.targets(done[0].findings)}")
     if options.append:

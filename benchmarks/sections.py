@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks import servers
 from benchmarks.bodies import WORKLOADS
+from benchmarks.capacity import Capacity
 from benchmarks.comparison import LOAD_CPUS, SERVER_CPUS, Model, Pace, Target, both, faster_way, run_module
 from benchmarks.servers import CPUS
 from benchmarks.summary import Load, median_ratio
@@ -141,14 +142,14 @@ def open_loop(model: Model, pace: Pace) -> Section:
     """Ours and the baseline at shares of what each can do, mixed; constant work tells the machine's part."""
     found: dict[str, dict[Arrivals, list[Load]]] = {}
     with both(model) as (ours, theirs):
-        typical_us = 1e6 / _capacity(ours, pace)
-        work = servers.constant(typical_us, SERVER_CPUS)
+        capacity = Capacity(ours, "mixed", pace.seconds)
+        work = servers.constant(1e6 / capacity.requests_per_s, SERVER_CPUS)
         with servers.running(work):
-            steady = Target(work, model.dtypes)
+            steady = Capacity(Target(work, model.dtypes), "mixed", pace.seconds)
             for seed in range(pace.rounds):
-                for target, rates in ((ours, ARRIVALS), (steady, ARRIVALS[:-1])):
-                    _open_round(target, rates, pace, seed, found)
-        faster = faster_way(theirs, "mixed", pace, 8)
+                for each, rates in ((capacity, ARRIVALS), (steady, ARRIVALS[:-1])):
+                    _open_round(each, rates, pace, seed, found)
+        faster = Capacity(faster_way(theirs, "mixed", pace, 8), "mixed", pace.seconds)
         for seed in range(pace.rounds):
             _open_round(faster, ARRIVALS, pace, seed, found)
     rows = [_open_row(name, rate, loads) for name, by in found.items() for rate, loads in by.items()]
@@ -163,18 +164,15 @@ def open_loop(model: Model, pace: Pace) -> Section:
 
 
 def _open_round(
-    target: Target, rates: Sequence[Arrivals], pace: Pace, seed: int, found: dict[str, dict[Arrivals, list[Load]]]
+    capacity: Capacity, rates: Sequence[Arrivals], pace: Pace, seed: int, found: dict[str, dict[Arrivals, list[Load]]]
 ) -> None:
-    """Load a server at some percentages of what it can do now."""
-    capacity, by = _capacity(target, pace), found.setdefault(target.server.name, {})
+    """Load a server at some percentages of what it can do of late."""
+    target = capacity.target
+    by = found.setdefault(target.server.name, {})
     for rate in rates:
-        load = target.load("mixed", pace, rate=capacity * rate.percent / 100, seed=seed, gaps=rate.gaps)
-        by.setdefault(rate, []).append(load)
-
-
-def _capacity(target: Target, pace: Pace) -> float:
-    """Requests/s of mixed requests: the best of a closed loop with few and with many connections."""
-    return max(load.requests_per_s for load in target.closed_loops("mixed", pace).values())
+        capacity.measure()
+        due = capacity.requests_per_s * rate.percent / 100
+        by.setdefault(rate, []).append(target.load("mixed", pace, rate=due, seed=seed, gaps=rate.gaps))
 
 
 def _open_row(server: str, rate: Arrivals, loads: list[Load]) -> dict[str, Any]:
