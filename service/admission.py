@@ -15,7 +15,7 @@ PROMISED = 0.4
 # a queue that refuses nobody does what it was asked for.)
 STANDS_S = 1.0
 PAUSE_S = 0.1
-SHORT_S = 0.025  # several batches, so that they stay full
+SHORT_S = 0.01  # a few batches, so that they stay full
 
 _KEPT = 15 / 16  # of what was known, with each observation: the newest sixteen or so count
 _SURPRISE = 8.0  # an observation counts as at most so many times what was expected: a pause is no new pace

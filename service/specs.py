@@ -120,7 +120,7 @@ SPECS = (
         "counter",
         ("reason",),
         "Requests refused as overloaded: queue, because DIN_MAX_QUEUE_ROWS wait already; deadline, because they would "
-        "have waited too long for theirs; standing, because others were for a second, and 25 ms of work wait. Counted "
+        "have waited too long for theirs; standing, because others were for a second, and 10 ms of work wait. Counted "
         "when that is known.",
     ),
     Spec(

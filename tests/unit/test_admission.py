@@ -141,7 +141,7 @@ def test_pressed_before_anybody_is_refused() -> None:
 
 
 FULL, ROOMY = 101, 30.0  # rows that a queue of a hundred never has room for; seconds to a deadline
-SHORT = 25  # rows of 1 ms each
+SHORT = 10  # rows of 1 ms each
 
 
 def overloaded(until: float) -> Admission:
