@@ -1,5 +1,7 @@
 """What every test has: the marker of its folder, so that `-m unit` needs no decorator, and the one event loop."""
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if marker not in MARKERS:
             raise pytest.UsageError(f"{item.path}: {marker} is none of {', '.join(sorted(MARKERS))}")
         item.add_marker(marker)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Only references keep anything alive, or let it go."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import httpx2
@@ -54,15 +54,6 @@ async def test_full_queue_refuses_at_once(app: FastAPI, client: httpx2.AsyncClie
     assert error_of(await client.post("/score", json=good)) == (503, "overloaded", "1")
     engine.gate.set()
     assert (await inside).status_code == 200
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """Only references keep anything alive, or let it go."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("neighbour", "no_collector")

@@ -111,6 +111,7 @@ def fake_engine() -> Engine:
     return FakeEngine()
 
 
+@pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("signatures", [pytest.param(None, id="blocks"), pytest.param(Signatures(), id="rows")])
 def test_closed_engine_leaves_no_graph(exported: Path, manifest: Manifest, signatures: Signatures | None) -> None:
     """A TensorFlow graph, which has weights in it, goes with its version, though only the collector can end it."""
@@ -118,17 +119,12 @@ def test_closed_engine_leaves_no_graph(exported: Path, manifest: Manifest, signa
     def graphs() -> int:
         return sum(type(each).__name__ == "Graph" for each in gc.get_objects())
 
-    gc.collect()
-    gc.disable()
-    try:
-        before = graphs()
-        changed = {} if signatures is None else {"signatures": signatures}
-        engine = tensorflow.load(exported, manifest.model_copy(update=changed))
-        assert graphs() > before
-        engine.close()
-        assert graphs() == before
-    finally:
-        gc.enable()
+    before = graphs()
+    changed = {} if signatures is None else {"signatures": signatures}
+    engine = tensorflow.load(exported, manifest.model_copy(update=changed))
+    assert graphs() > before
+    engine.close()
+    assert graphs() == before
 
 
 def answers(engine: Engine, samples: Sequence[Sample]) -> list[Floats]:

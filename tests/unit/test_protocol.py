@@ -1,7 +1,6 @@
 """A connection under its limits, in a time that passes when it is told to."""
 
 import asyncio
-import gc
 import weakref
 
 import pytest
@@ -35,26 +34,22 @@ async def test_whole_request_leaves_no_timer_but_that_of_an_idle_connection(clie
     assert transport.state == "closed"
 
 
+@pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("lost", [None, ConnectionResetError()], ids=["closed", "reset"])
 @pytest.mark.parametrize("received", [pytest.param(b"", id="unused"), GET, GET + GET, POST, b"nonsense\r\n\r\n"])
 async def test_connection_that_ended_leaves_no_cycle(client: Client, received: bytes, lost: Exception | None) -> None:
     """It is gone at once, without Python's collector, which holds everybody up."""
-    gc.collect()
-    gc.disable()
-    try:
-        connection, transport = client.connect()
-        if received:
-            connection.data_received(received)
-        await turn()
-        connection.connection_lost(lost)
-        await turn()
-        gone = weakref.ref(connection)
-        assert all(timer.cancelled for timer in client.clock.timers)
-        client.clock.timers.clear()  # a real one forgets what it would have called
-        del connection, transport
-        assert gone() is None
-    finally:
-        gc.enable()
+    connection, transport = client.connect()
+    if received:
+        connection.data_received(received)
+    await turn()
+    connection.connection_lost(lost)
+    await turn()
+    gone = weakref.ref(connection)
+    assert all(timer.cancelled for timer in client.clock.timers)
+    client.clock.timers.clear()  # a real one forgets what it would have called
+    del connection, transport
+    assert gone() is None
 
 
 async def test_request_at_the_last_moment_keeps_an_idle_connection(client: Client) -> None:
