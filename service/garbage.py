@@ -1,4 +1,4 @@
-"""Python's garbage collector, at moments when nobody waits for it, and no longer than a batch takes.
+"""Python's garbage collector, at moments when nobody waits for it, and for some milliseconds only.
 
 By itself it sets off when more objects are new than gone, which under overload is all the time: a request that waits is
 some 90 objects, each looked through in up to 1 us, and none of them is garbage. Nor do requests and connections leave
@@ -10,7 +10,7 @@ import gc
 from collections.abc import Callable
 
 PERIOD_S = 0.05
-WORTH = 2_000  # objects, more than at the last look: one takes a millisecond or two
+WORTH = 2_000  # objects, more than at the last look: one takes a millisecond or two, some ten if more come while it is busy
 MOST = 500_000  # as many, and it is looked whoever waits: more than all connections' requests together
 
 
