@@ -10,7 +10,7 @@ import gc
 from collections.abc import Callable
 
 PERIOD_S = 0.05
-WORTH = 2_000  # objects, more than at the last look: one takes a millisecond or two, some ten if more come while it is busy
+WORTH = 2_000  # objects, more than at the last look: one takes some 2 ms, and 10 if more came while it was busy
 MOST = 500_000  # as many, and it is looked whoever waits: more than all connections' requests together
 
 
