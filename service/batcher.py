@@ -100,7 +100,12 @@ class Batcher(Generic[Key, Payload, Answer]):
         now = time.monotonic()
         return self._admission.refusal(rows, now, deadline - now, self._overdue_s(now), room)
 
-    def expect(self, rows: int) -> None:
+    def free(self, deadline: float, room: int = 0) -> float:
+        """Rows that may enter before `refusal` has to be asked, and keep `room` rows free."""
+        now = time.monotonic()
+        return self._admission.free(now, deadline - now, self._overdue_s(now), room)
+
+    def expect(self, rows: float) -> None:
         """Count rows as waiting until the event loop turns, when they should be submitted.
 
         Between two turns many requests may arrive, none of which would see the others.

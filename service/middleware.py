@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +17,7 @@ from service.metrics import Answered, Metrics
 from service.notes import Notes
 
 CALL = "dinserve.call"  # where the scope keeps the Call
+LET_IN: Final = "dinserve.let_in"  # in the scope of a request that an overloaded server looked at, and let in
 CLIENT_CLOSED = "client_closed"
 
 _REQUEST_ID_HEADER = b"x-request-id"
@@ -34,6 +35,7 @@ class Call:
     arrived: float  # `time.monotonic()` when its headers were complete
     headers: dict[bytes, bytes]  # lower-case names; of repeated ones the last
     leaving: Leaving | None = None  # the client; None: only the server's messages tell
+    let_in: bool = False  # though the server is overloaded
     code: str | None = None  # how it ended; None keeps it out of the request metrics
     reading: bool = False  # its body is awaited
     started: bool = False  # its answer is on the way
@@ -134,7 +136,7 @@ class Edge:
             return
         headers = dict(scope["headers"])
         request_id = make_request_id(headers.get(_REQUEST_ID_HEADER))
-        call = scope[CALL] = Call(request_id, time.monotonic(), headers, scope.get(LEAVING))
+        call = scope[CALL] = Call(request_id, time.monotonic(), headers, scope.get(LEAVING), LET_IN in scope)
         watch = self._watch
         if watch is not None:
             watch.begin(call, scope)

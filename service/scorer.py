@@ -86,6 +86,7 @@ class Scorer:
         self._policy = policy
         self._stall_s = stall_s
         self._observe = observe
+        self._room = policy.max_queue_rows // 16  # with less left nobody is let in, or else only the small would be
         self._batcher: Batcher[Key, Sample, Part] = Batcher(self._run, policy, executors)
 
     async def start(self) -> None:
@@ -142,9 +143,13 @@ class Scorer:
 
     def refusal(self, rows: int, deadline: float) -> Overloaded | None:
         """Why a sample of about `rows` candidates should not be read; None if it may."""
-        return self._batcher.refusal(rows, deadline, self._policy.max_queue_rows // 16)
+        return self._batcher.refusal(rows, deadline, self._room)
 
-    def expect(self, rows: int) -> None:
+    def free(self, deadline: float) -> float:
+        """Candidates that may come before `refusal` has to be asked."""
+        return self._batcher.free(deadline, self._room)
+
+    def expect(self, rows: float) -> None:
         """Count a sample that was let in, until the event loop turns and it is here."""
         self._batcher.expect(rows)
 

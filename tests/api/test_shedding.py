@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.config import Settings
-from service.shedding import Shedding
+from service.shedding import Gate, Shedding
 
 Body = dict[str, Any]
 Samples = Callable[[str], float]
@@ -146,6 +146,33 @@ def test_what_is_not_plain_is_refused_too(connect: Callable[[], socket.socket], 
     closing.sendall(message(good, "Connection: close"))
     assert answer(closing)[0] == 503
     assert closing.recv(1) == b""
+
+
+def test_who_is_let_in_at_the_connection_is_not_asked_again(
+    full: list[socket.socket],
+    connect: Callable[[], socket.socket],
+    good: Body,
+    engine: Any,
+    app: FastAPI,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A plain request is looked at once; one in pieces is when its headers are here, before the rest is read."""
+    engine.gate.set()
+    assert [answer(each)[0] for each in full] == [200, 200]
+    checked: list[bytes] = []
+    monkeypatch.setattr(Gate, "check", lambda _, headers, __: checked.append(headers[b"x-request-id"]))
+    monkeypatch.setattr(Gate, "pressed", lambda *_: True)
+    assert not app.state.service.scorer.busy
+    whole, pieces = message(good, "X-Request-Id: whole"), message(good, "X-Request-Id: pieces")
+    connection = connect()
+    connection.sendall(whole)
+    assert answer(connection)[0] == 200
+    connection.sendall(pieces[:-5])
+    while not checked:
+        pass  # the rest would come too early
+    connection.sendall(pieces[-5:])
+    assert answer(connection)[0] == 200
+    assert checked == [b"pieces"]
 
 
 @pytest.mark.usefixtures("full")

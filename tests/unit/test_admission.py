@@ -140,6 +140,44 @@ def test_pressed_before_anybody_is_refused() -> None:
     assert admission.pressed(0.0, 60.0, 0.0)
 
 
+@given(
+    st.integers(0, 200),
+    st.lists(st.integers(1, 100), min_size=1, max_size=20),
+    st.integers(1, 3),
+    st.integers(0, 12),
+    st.floats(0, 10),
+    st.floats(1e-6, 1),
+    st.booleans(),
+)
+def test_what_is_free_may_be_taken(
+    waiting: int, requests: list[int], executors: int, room: int, left_s: float, row_s: float, short: bool
+) -> None:
+    """Whoever comes while it lasts would not be refused, however it is split."""
+    admission = Admission(200, executors, waiting=waiting, running=1)
+    admission.ran(1, row_s, row_s)
+    if short:
+        admission.refused_at, admission.refusing_since = 0.0, -STANDS_S
+    free = admission.free(0.0, left_s, 0.01, room)
+    for rows in requests:
+        free -= rows
+        if free < 0:
+            break
+        assert admission.refusal(rows, 0.0, left_s, 0.01, room) is None
+        admission.coming += rows
+
+
+def test_free_is_what_the_strictest_bound_leaves() -> None:
+    """That is the room in the queue, the wait that a deadline allows, or a short queue; none, if it is less."""
+    admission = Admission(100, 1, waiting=30, coming=10)
+    assert admission.free(0.0, 1.0, 0.0, room=5) == 55
+    admission.ran(10, 0.1, 0.1)  # 10 ms a row
+    assert admission.free(0.0, 60.0, 0.0) == 60
+    assert admission.free(0.0, 1.25, 0.0) == pytest.approx(10)
+    assert admission.free(0.0, 1.25, 0.2) == 0
+    admission.refused_at, admission.refusing_since, admission.row_s = 0.0, -STANDS_S, 0.0002
+    assert admission.free(0.0, 60.0, 0.0) == pytest.approx(SHORT_S / 0.0002 - 40)
+
+
 FULL, ROOMY = 101, 30.0  # rows that a queue of a hundred never has room for; seconds to a deadline
 SHORT = 10  # rows of 1 ms each
 

@@ -49,6 +49,27 @@ async def test_refusal_holds_for_a_moment(gate: Gate, scorer: Scorer) -> None:
 
 
 @pytest.mark.anyio
+async def test_no_more_are_let_in_than_there_is_room_for(gate: Gate, scorer: Scorer) -> None:
+    """What was let in a moment ago counts, whether or not the event loop has turned; what has left since does not."""
+    admission = scorer._batcher._admission
+    admission.waiting = 45  # ten more are in time
+    now = time.monotonic()
+    assert [refused(gate, (60, None, None), now) for _ in range(5)] == [False, False, False, True, True]
+    assert admission.coming == 9
+    admission.coming, admission.waiting = 0, 54  # the loop has turned
+    assert refused(gate, (60, None, None), now + 0.0005)
+    admission.waiting = 45
+    assert not refused(gate, (60, None, None), now + 0.0015)
+
+
+@pytest.mark.anyio
+async def test_empty_body_is_no_reason(scorer: Scorer) -> None:
+    """A body without a byte, before anything is known of bodies, is for the parser to refuse."""
+    gate = Gate(scorer, Metrics(CollectorRegistry()), 60_000.0, 50)
+    assert not refused(gate, (0, None, None), time.monotonic())
+
+
+@pytest.mark.anyio
 async def test_own_deadline_decides(gate: Gate) -> None:
     """Behind the same queue a request with more time is let in, and one with less is refused."""
     now = time.monotonic()
