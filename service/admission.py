@@ -47,7 +47,7 @@ def learn(row_s: float, rows: int, took_s: float) -> float:
     return min(took_s / rows, row_s * 1.5)
 
 
-def predict_wait(ahead: float, own: int, row_s: float, executors: int, overdue_s: float = 0.0) -> float:
+def predict_wait(ahead: int, own: int, row_s: float, executors: int, overdue_s: float = 0.0) -> float:
     """Seconds until `own` rows are done that arrive behind `ahead` others, which `executors` share.
 
     `overdue_s` is how long every executor has been at its batch beyond what was expected; it may take as long again.
@@ -55,7 +55,7 @@ def predict_wait(ahead: float, own: int, row_s: float, executors: int, overdue_s
     return ahead * row_s / executors + own * row_s + overdue_s
 
 
-def in_time(ahead: float, wait_s: float, left_s: float) -> bool:
+def in_time(ahead: int, wait_s: float, left_s: float) -> bool:
     """Whether to let a request in that would wait `wait_s` and has `left_s` left.
 
     With nothing `ahead` always: only what runs tells that a measure is out of date.
@@ -75,7 +75,7 @@ class Admission:
     max_rows: int  # waiting
     executors: int
     waiting: int = 0
-    coming: float = 0  # let in, and not yet among those that wait; guessed
+    coming: int = 0  # let in, and not yet among those that wait
     running: int = 0
     best_row_s: float = math.inf  # in its executor, when nothing disturbs it; unknown at first
     pace: PerRow = field(default_factory=PerRow)  # seconds until answered, whatever else the core does meanwhile
@@ -84,7 +84,7 @@ class Admission:
     refusing_since: float = -math.inf  # the first one before it, without a pause since
 
     @property
-    def ahead(self) -> float:
+    def ahead(self) -> int:
         """Rows that the next one waits for."""
         return self.waiting + self.coming + self.running
 

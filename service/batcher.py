@@ -105,7 +105,7 @@ class Batcher(Generic[Key, Payload, Answer]):
         now = time.monotonic()
         return self._admission.free(now, deadline - now, self._overdue_s(now), room)
 
-    def expect(self, rows: float) -> None:
+    def expect(self, rows: int) -> None:
         """Count rows as waiting until the event loop turns, when they should be submitted.
 
         Between two turns many requests may arrive, none of which would see the others.

@@ -149,7 +149,7 @@ class Scorer:
         """Candidates that may come before `refusal` has to be asked."""
         return self._batcher.free(deadline, self._room)
 
-    def expect(self, rows: float) -> None:
+    def expect(self, rows: int) -> None:
         """Count a sample that was let in, until the event loop turns and it is here."""
         self._batcher.expect(rows)
 

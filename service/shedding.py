@@ -118,7 +118,7 @@ class Gate:
             if arrived >= self._holds_until:
                 self._look_again(arrived)
             if body_bytes < self._free_bytes:
-                self._expect(body_bytes / self._row_bytes.mean, body_bytes)
+                self._expect(self.guess_rows(body_bytes), body_bytes)
                 return None
             if body_bytes >= self._held_bytes:
                 held = self._held
@@ -144,7 +144,7 @@ class Gate:
         self._free_bytes = self._scorer.free(now + self._deadline_ms / 1000) * self._row_bytes.mean
         self._held = None
 
-    def _expect(self, rows: float, body_bytes: int) -> None:
+    def _expect(self, rows: int, body_bytes: int) -> None:
         self._free_bytes -= body_bytes
         self._scorer.expect(rows)
 

@@ -63,6 +63,16 @@ async def test_no_more_are_let_in_than_there_is_room_for(gate: Gate, scorer: Sco
 
 
 @pytest.mark.anyio
+async def test_body_too_long_counts_as_the_longest_allowed(scorer: Scorer) -> None:
+    """However many bytes come in, no more candidates are expected than a request may have."""
+    scorer._batcher._admission.waiting = 0
+    gate = Gate(scorer, Metrics(CollectorRegistry()), 60_000.0, 50)
+    gate.learn(10, 200)
+    assert not refused(gate, (1_800, None, None), time.monotonic())
+    assert scorer._batcher._admission.coming == 50
+
+
+@pytest.mark.anyio
 async def test_empty_body_is_no_reason(scorer: Scorer) -> None:
     """A body without a byte, before anything is known of bodies, is for the parser to refuse."""
     gate = Gate(scorer, Metrics(CollectorRegistry()), 60_000.0, 50)
